@@ -1,0 +1,4 @@
+//! Facts about PostgreSQL: one room for everything that a new major version can change.
+
+pub mod lsn;
+pub mod names;
