@@ -1,4 +1,5 @@
 //! Facts about PostgreSQL: one room for everything that a new major version can change.
 
+pub mod history;
 pub mod lsn;
 pub mod names;
