@@ -1,4 +1,9 @@
 //! pgark: WAL archiving, base backups and restores for PostgreSQL. Layers: see `docs/architecture.md`.
 
+pub mod cli;
+pub mod config;
+pub mod durable;
 pub mod error;
 pub mod pg;
+pub mod repo;
+pub mod store;

@@ -1,0 +1,145 @@
+//! Making files and names durable. The sequence write, fsync, rename, fsync of the directory lives here
+//! only (and, for objects of a local repository, inside the object_store crate's local store).
+//!
+//! Invariant: when a function here returns success, a power cut loses neither the bytes nor the name.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, IoContext, Result};
+
+/// Makes the entries of a directory durable.
+pub fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir)
+        .and_then(|handle| handle.sync_all())
+        .doing(|| format!("make directory {} durable", dir.display()))
+}
+
+/// Creates `dir` and whatever is missing above it, and makes each new name durable.
+///
+/// Every directory is fsynced from the deepest up to the parent of the first that existed, also when
+/// another process won the race to create it: that process may die before its own fsync.
+pub fn create_dir_all(dir: &Path) -> Result<()> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|path| !path.exists()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    fs::create_dir_all(dir).doing(|| format!("create directory {}", dir.display()))?;
+    for created in missing {
+        sync_dir(created)?;
+        if let Some(parent) = created.parent() {
+            sync_dir(parent)?;
+        }
+    }
+    Ok(())
+}
+
+/// A file that is being written under a temporary name beside its final one. Dropped without
+/// [`StagedFile::publish`], it is removed, so nobody ever sees a half-written file under the final name.
+#[derive(Debug)]
+pub struct StagedFile {
+    file: Option<File>,
+    staged: PathBuf,
+    target: PathBuf,
+}
+
+impl StagedFile {
+    /// Starts a file that will be called `target`. `mode` is the Unix permission, before the umask.
+    pub fn create(target: &Path, mode: u32) -> Result<Self> {
+        let mut name = target
+            .file_name()
+            .ok_or_else(|| Error::configuration(format!("{} is not a file name", target.display())))?
+            .to_os_string();
+        name.push(format!(".{}.pgark-tmp", std::process::id()));
+        let staged = target.with_file_name(name);
+        // A leftover under this name is from a killed process whose id we now have: nobody writes it.
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .open(&staged)
+            .doing(|| format!("create {}", staged.display()))?;
+        Ok(Self { file: Some(file), staged, target: target.to_path_buf() })
+    }
+
+    /// fsync, rename to the final name (replacing what is there), fsync of the directory.
+    pub fn publish(mut self) -> Result<()> {
+        let target = self.target.clone();
+        if let Some(file) = self.file.take() {
+            file.sync_all().doing(|| format!("make {} durable", self.staged.display()))?;
+        }
+        fs::rename(&self.staged, &target)
+            .doing(|| format!("rename {} to {}", self.staged.display(), target.display()))?;
+        self.staged = PathBuf::new();
+        target.parent().map_or(Ok(()), sync_dir)
+    }
+}
+
+impl Write for StagedFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match &mut self.file {
+            Some(file) => file.write(bytes),
+            None => Err(std::io::Error::other("the file is already published")),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        if !self.staged.as_os_str().is_empty()
+            && let Err(cause) = fs::remove_file(&self.staged)
+        {
+            tracing::warn!("could not remove {}: {cause}", self.staged.display());
+        }
+    }
+}
+
+/// Writes a whole small file under its final name, or nothing.
+pub fn write_file(target: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let mut staged = StagedFile::create(target, mode)?;
+    staged.write_all(bytes).doing(|| format!("write {}", target.display()))?;
+    staged.publish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(dir)
+            .expect("readable")
+            .map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_appears_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let target = dir.path().join("a file's \"name\"");
+        let mut staged = StagedFile::create(&target, 0o600).expect("created");
+        staged.write_all(b"half").expect("written");
+        drop(staged);
+        assert!(entries(dir.path()).is_empty());
+        write_file(&target, b"whole", 0o600).expect("written");
+        assert_eq!(entries(dir.path()), ["a file's \"name\""]);
+        assert_eq!(fs::read(&target).expect("read"), b"whole");
+    }
+
+    #[test]
+    fn directories_are_created_down_to_the_last() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let deep = dir.path().join("a/b/c");
+        create_dir_all(&deep).expect("created");
+        create_dir_all(&deep).expect("again");
+        assert!(deep.is_dir());
+    }
+}

@@ -1,0 +1,354 @@
+//! The shape of a repository: every key is built and parsed here, and nowhere else.
+//!
+//!     pgark.json
+//!     <cluster>/<system-id>/cluster.json
+//!     <cluster>/<system-id>/wal/<TTTTTTTT>/<XXXXXXXX>/<segment>.zst
+//!     <cluster>/<system-id>/wal/<TTTTTTTT>/<XXXXXXXX>/<segment>.partial.<digest>.zst
+//!     <cluster>/<system-id>/wal/<TTTTTTTT>/<XXXXXXXX>/<segment>.<offset>.backup
+//!     <cluster>/<system-id>/wal/<TTTTTTTT>.history
+//!     <cluster>/<system-id>/backup/<label>/{backup.json,files.jsonl.zst}
+//!     <cluster>/<system-id>/pack/<backup id>-<number>.pack
+//!     <cluster>/<system-id>/lease/<id>.json
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::{Error, Result};
+use crate::pg::lsn::{SystemId, Timeline};
+use crate::pg::names::{SegmentName, WalFile, parse_hex8};
+use crate::store::Key;
+
+/// The object that makes a directory a repository.
+pub const REPOSITORY: &str = "pgark.json";
+
+/// A name that the operator chose and that becomes part of keys: a cluster's or a backup's. Starts with a
+/// letter or digit, then letters, digits, '.', '-' and '_', at most 64.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(String);
+
+impl Name {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let starts_well = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+        let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+        if !starts_well || !plain || text.len() > 64 {
+            return Err(Error::configuration(format!("\"{text}\" can't be a name in a repository")).with_hint(
+                "start with a letter or digit, use letters, digits, '.', '-' and '_' only, at most 64 of them",
+            ));
+        }
+        Ok(Self(text.to_string()))
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A random 128-bit identifier, 32 lower-case hex digits: of a repository, of a backup run, of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id([u8; 16]);
+
+impl Id {
+    pub fn random() -> Result<Self> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes)
+            .map_err(|cause| Error::transient(format!("could not get random bytes: {cause}")))?;
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for Id {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut bytes = [0; 16];
+        let lower = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if !lower || hex::decode_to_slice(text, &mut bytes).is_err() {
+            return Err(Error::configuration(format!("\"{text}\" is not an id: 32 lower-case hex digits")));
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl Serialize for Id {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A pack: the `number`th of the backup run `backup`. So a lease that names the run protects all its
+/// packs, also those that it has not begun when a sweep looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PackId {
+    pub backup: Id,
+    pub number: u32,
+}
+
+impl fmt::Display for PackId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:08x}", self.backup, self.number)
+    }
+}
+
+impl FromStr for PackId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parse = || {
+            let (backup, number) = text.split_once('-')?;
+            let fits = number.len() == 8 && number.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            let number = fits.then(|| u32::from_str_radix(number, 16).ok()).flatten()?;
+            Some(Self { backup: backup.parse().ok()?, number })
+        };
+        parse().ok_or_else(|| Error::corrupt(format!("\"{text}\" is not the id of a pack")))
+    }
+}
+
+impl Serialize for PackId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PackId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The key of `pgark.json`.
+pub fn repository() -> Result<Key> {
+    Key::new(REPOSITORY)
+}
+
+/// The key of an object with which `pgark init` tries the store.
+pub fn probe(id: Id) -> Result<Key> {
+    Key::new(&format!("probe-{id}"))
+}
+
+/// The keys of one incarnation of one cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterLayout {
+    prefix: String,
+}
+
+impl ClusterLayout {
+    pub fn new(cluster: &Name, system_id: SystemId) -> Self {
+        Self { prefix: format!("{cluster}/{system_id}") }
+    }
+
+    fn key(&self, rest: fmt::Arguments<'_>) -> Result<Key> {
+        Key::new(&format!("{}/{rest}", self.prefix))
+    }
+
+    pub fn root(&self) -> Result<Key> {
+        Key::new(&self.prefix)
+    }
+
+    pub fn cluster(&self) -> Result<Key> {
+        self.key(format_args!("cluster.json"))
+    }
+
+    pub fn wal(&self) -> Result<Key> {
+        self.key(format_args!("wal"))
+    }
+
+    pub fn timeline(&self, timeline: Timeline) -> Result<Key> {
+        self.key(format_args!("wal/{:08X}", timeline.0))
+    }
+
+    pub fn log(&self, timeline: Timeline, log: u32) -> Result<Key> {
+        self.key(format_args!("wal/{:08X}/{log:08X}", timeline.0))
+    }
+
+    pub fn segment(&self, name: SegmentName) -> Result<Key> {
+        self.key(format_args!("wal/{:08X}/{:08X}/{name}.zst", name.timeline.0, name.log))
+    }
+
+    /// A `.partial` is named by the beginning of the digest of its raw bytes too: when a timeline is left
+    /// by two promotions, both archive one of that name, and both are right.
+    pub fn partial(&self, name: SegmentName, digest_prefix: &str) -> Result<Key> {
+        let (timeline, log) = (name.timeline.0, name.log);
+        self.key(format_args!("wal/{timeline:08X}/{log:08X}/{name}.partial.{digest_prefix}.zst"))
+    }
+
+    pub fn history(&self, timeline: Timeline) -> Result<Key> {
+        self.key(format_args!("wal/{}", WalFile::History(timeline)))
+    }
+
+    pub fn backup_history(&self, name: SegmentName, offset: u32) -> Result<Key> {
+        let file = WalFile::BackupHistory(name, offset);
+        self.key(format_args!("wal/{:08X}/{:08X}/{file}", name.timeline.0, name.log))
+    }
+
+    pub fn backups(&self) -> Result<Key> {
+        self.key(format_args!("backup"))
+    }
+
+    pub fn backup(&self, label: &Name) -> Result<Key> {
+        self.key(format_args!("backup/{label}"))
+    }
+
+    pub fn backup_header(&self, label: &Name) -> Result<Key> {
+        self.key(format_args!("backup/{label}/backup.json"))
+    }
+
+    pub fn backup_map(&self, label: &Name) -> Result<Key> {
+        self.key(format_args!("backup/{label}/files.jsonl.zst"))
+    }
+
+    pub fn packs(&self) -> Result<Key> {
+        self.key(format_args!("pack"))
+    }
+
+    pub fn pack(&self, id: PackId) -> Result<Key> {
+        self.key(format_args!("pack/{id}.pack"))
+    }
+
+    pub fn leases(&self) -> Result<Key> {
+        self.key(format_args!("lease"))
+    }
+
+    pub fn lease(&self, id: Id) -> Result<Key> {
+        self.key(format_args!("lease/{id}.json"))
+    }
+
+    /// Where an object waits that is too large to be created in one piece.
+    pub fn staging(&self, id: Id) -> Result<Key> {
+        self.key(format_args!("staging/{id}"))
+    }
+
+    pub fn staging_area(&self) -> Result<Key> {
+        self.key(format_args!("staging"))
+    }
+}
+
+/// What a key's last part says that the object is, for listings. None: nothing of ours.
+pub fn parse_timeline_prefix(key: &Key) -> Option<Timeline> {
+    parse_hex8(key.last()).filter(|timeline| *timeline > 0).map(Timeline)
+}
+
+pub fn parse_log_prefix(key: &Key) -> Option<u32> {
+    parse_hex8(key.last())
+}
+
+pub fn parse_segment(key: &Key) -> Option<SegmentName> {
+    key.last().strip_suffix(".zst")?.parse().ok()
+}
+
+/// The segment and the digest prefix of a stored `.partial`.
+pub fn parse_partial(key: &Key) -> Option<(SegmentName, &str)> {
+    let (name, digest) = key.last().strip_suffix(".zst")?.split_once(".partial.")?;
+    Some((name.parse().ok()?, digest))
+}
+
+pub fn parse_history(key: &Key) -> Option<Timeline> {
+    match key.last().parse() {
+        Ok(WalFile::History(timeline)) => Some(timeline),
+        _ => None,
+    }
+}
+
+pub fn parse_system_id(key: &Key) -> Option<SystemId> {
+    key.last().parse().ok()
+}
+
+pub fn parse_backup_label(prefix: &Key) -> Option<Name> {
+    prefix.last().parse().ok()
+}
+
+pub fn parse_pack(key: &Key) -> Option<PackId> {
+    key.last().strip_suffix(".pack")?.parse().ok()
+}
+
+pub fn parse_lease(key: &Key) -> Option<Id> {
+    key.last().strip_suffix(".json")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn layout() -> ClusterLayout {
+        ClusterLayout::new(&"main".parse().expect("name"), SystemId(7_650_000_000_000_000_001))
+    }
+
+    #[test]
+    fn keys_are_where_the_format_document_says() {
+        let name: SegmentName = "0000000A000000010000002F".parse().expect("name");
+        let key = layout().segment(name).expect("key");
+        assert_eq!(
+            key.as_str(),
+            "main/7650000000000000001/wal/0000000A/00000001/0000000A000000010000002F.zst"
+        );
+        assert_eq!(parse_segment(&key), Some(name));
+        let history = layout().history(Timeline(10)).expect("key");
+        assert_eq!(history.as_str(), "main/7650000000000000001/wal/0000000A.history");
+        assert_eq!(parse_history(&history), Some(Timeline(10)));
+        let partial = layout().partial(name, "0123456789abcdef").expect("key");
+        assert_eq!(parse_partial(&partial), Some((name, "0123456789abcdef")));
+        assert_eq!(parse_segment(&partial), None);
+    }
+
+    #[test]
+    fn names_that_would_leave_their_place_are_refused() {
+        for bad in ["", ".", "..", "a/b", "-a", ".a", "a b", "\u{e9}", &"x".repeat(65)] {
+            assert!(bad.parse::<Name>().is_err(), "{bad:?}");
+        }
+        for good in ["main", "7", "20261123-101500", "a.b_c-d"] {
+            assert!(good.parse::<Name>().is_ok(), "{good:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn ids_survive_their_text(bytes: [u8; 16], number: u32) {
+            let pack = PackId { backup: Id(bytes), number };
+            prop_assert_eq!(pack.to_string().parse::<PackId>(), Ok(pack));
+            prop_assert_eq!(parse_pack(&layout().pack(pack)?), Some(pack));
+        }
+
+        #[test]
+        fn parsing_ids_never_panics(text in "\\PC{0,50}") {
+            if let Ok(pack) = text.parse::<PackId>() {
+                prop_assert_eq!(pack.to_string(), text);
+            }
+        }
+    }
+}

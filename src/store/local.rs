@@ -1,0 +1,95 @@
+//! What the local store needs beyond the object_store trait: directories that are durable also when two
+//! processes race to create them, names that are durable though their creator died, and the sweeping of
+//! files that killed writers left unpublished.
+//!
+//! object_store writes `<key>#<n>`, fsyncs it, links it to `<key>`, fsyncs the directory, removes `#<n>`.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use walkdir::WalkDir;
+
+use super::Key;
+use crate::durable;
+use crate::error::{Error, IoContext, Result};
+
+/// Directories younger than this are made durable again by everyone who writes into them: their creator
+/// may have been killed between mkdir and fsync. Older ones the kernel has written long ago.
+const SETTLED: Duration = Duration::from_secs(3600);
+
+/// Makes sure that the directory of `key` exists and that its name and its parents' names are durable.
+/// The root itself is never created here: a repository that is not there must stay not there.
+pub fn prepare_parent(root: &Path, key: &Key) -> Result<()> {
+    let path = root.join(key.as_str());
+    let Some(parent) = path.parent() else { return Ok(()) };
+    match parent.metadata() {
+        Ok(metadata) if age(&metadata).is_some_and(|age| age > SETTLED) => Ok(()),
+        Ok(_) => sync_up_to(root, parent),
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+            root.metadata().doing(|| format!("open repository {}", root.display()))?;
+            std::fs::create_dir_all(parent).doing(|| format!("create directory {}", parent.display()))?;
+            sync_up_to(root, parent)
+        }
+        Err(cause) => Err(Error::io(format!("open directory {}", parent.display()), &cause)),
+    }
+}
+
+/// Makes an existing object's bytes and name durable.
+pub fn settle(root: &Path, key: &Key) -> Result<()> {
+    let path = root.join(key.as_str());
+    std::fs::File::open(&path)
+        .and_then(|file| file.sync_all())
+        .doing(|| format!("make {} durable", path.display()))?;
+    path.parent().map_or(Ok(()), |parent| sync_up_to(root, parent))
+}
+
+fn sync_up_to(root: &Path, dir: &Path) -> Result<()> {
+    dir.ancestors().take_while(|dir| dir.starts_with(root)).try_for_each(durable::sync_dir)
+}
+
+/// How long ago the directory was created; None when the file system does not say, or says the future.
+fn age(metadata: &std::fs::Metadata) -> Option<Duration> {
+    metadata.created().ok().and_then(|created| SystemTime::now().duration_since(created).ok())
+}
+
+/// Removes `<key>#<n>` files below a prefix that nobody has written to for `idle`.
+pub fn sweep_staged(root: &Path, prefix: &Key, idle: Duration) -> Result<u64> {
+    let mut swept = 0;
+    for entry in WalkDir::new(root.join(prefix.as_str())).follow_links(false) {
+        let entry = match entry {
+            Ok(entry) => entry,
+            // Another sweep, or a writer that finished, removed it while we looked.
+            Err(cause) if is_gone(&cause) => continue,
+            Err(cause) => {
+                return Err(Error::transient(format!("could not list {}: {cause}", root.display())));
+            }
+        };
+        if entry.file_type().is_file() && is_staged(entry.path()) && is_idle(entry.path(), idle)? {
+            match std::fs::remove_file(entry.path()) {
+                Ok(()) => swept += 1,
+                Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
+                Err(cause) => return Err(Error::io(format!("remove {}", entry.path().display()), &cause)),
+            }
+        }
+    }
+    Ok(swept)
+}
+
+fn is_gone(cause: &walkdir::Error) -> bool {
+    cause.io_error().is_some_and(|io| io.kind() == std::io::ErrorKind::NotFound)
+}
+
+fn is_staged(path: &Path) -> bool {
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .and_then(|name| name.rsplit_once('#'))
+        .is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn is_idle(path: &Path, idle: Duration) -> Result<bool> {
+    match path.metadata().and_then(|metadata| metadata.modified()) {
+        Ok(modified) => Ok(SystemTime::now().duration_since(modified).is_ok_and(|age| age >= idle)),
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(cause) => Err(Error::io(format!("look at {}", path.display()), &cause)),
+    }
+}

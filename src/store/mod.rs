@@ -1,0 +1,260 @@
+//! Objects behind one contract: the object_store trait, made synchronous, with our errors.
+//!
+//! What every store promises, and the conformance suite (`tests/store.rs`) checks:
+//! - `create` is create-if-absent: of any number of racers one gets `New`, the others `AlreadyThere`, and
+//!   nobody ever sees other bytes or half an object under that key;
+//! - when `create`, `Upload::finish` or `settle` returned success, bytes and name are durable;
+//! - `get`, `reader` and `head` answer `Kind::NotFound` only for a missing key. A store whose root has
+//!   vanished (an unmounted disk) answers that too: who concludes from it must look at the root again.
+
+mod key;
+mod local;
+mod location;
+mod reader;
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures::executor::{block_on, block_on_stream};
+use object_store::local::LocalFileSystem;
+use object_store::{
+    GetOptions, GetRange, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    PutPayload,
+};
+
+pub use key::Key;
+pub use location::Location;
+pub use reader::ObjectReader;
+
+use crate::error::{Error, Kind, Result};
+
+/// How a `create` ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    New,
+    /// Somebody's object stands under that key already; it was not touched.
+    AlreadyThere,
+}
+
+/// What a listing knows of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    pub key: Key,
+    /// Bytes.
+    pub size: u64,
+    /// By the store's own clock.
+    pub modified: SystemTime,
+}
+
+/// One level of a listing, sorted by key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Level {
+    /// Keys of the "directories" right below.
+    pub prefixes: Vec<Key>,
+    pub objects: Vec<Meta>,
+}
+
+/// An open store. Cheap to clone; safe to use from many threads.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<dyn ObjectStore>,
+    root: PathBuf,
+}
+
+impl Store {
+    /// Opens the store at a location whose directory exists. Looks at nothing inside it.
+    pub fn open(location: &Location) -> Result<Self> {
+        let root = location.directory().to_path_buf();
+        let inner = LocalFileSystem::new_with_prefix(&root)
+            .map_err(|cause| translate(&cause, "open", &root.display().to_string()))?
+            .with_fsync(true);
+        Ok(Self { inner: Arc::new(inner), root })
+    }
+
+    /// The object's whole content. For small objects only: large ones go through [`Store::reader`].
+    pub fn get(&self, key: &Key) -> Result<Bytes> {
+        let fetch = async { self.inner.get(key.path()).await?.bytes().await };
+        block_on(fetch).map_err(|cause| self.failed(&cause, "read", key))
+    }
+
+    /// Bytes [start, end) of the object; an object that ends before `end` is corrupt.
+    pub fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
+        let fetch = async { self.inner.get_opts(key.path(), options).await?.bytes().await };
+        let bytes = block_on(fetch).map_err(|cause| self.failed(&cause, "read", key))?;
+        if bytes.len() as u64 != range.end.saturating_sub(range.start) {
+            return Err(Error::corrupt(format!(
+                "could not read bytes {} to {} of {}: it ends after {} of them",
+                range.start,
+                range.end,
+                self.name(key),
+                bytes.len()
+            )));
+        }
+        Ok(bytes)
+    }
+
+    /// Opens the object for reading from start to end.
+    pub fn reader(&self, key: &Key) -> Result<ObjectReader> {
+        block_on(self.inner.get(key.path()))
+            .map(ObjectReader::new)
+            .map_err(|cause| self.failed(&cause, "open", key))
+    }
+
+    /// Size and age of the object.
+    pub fn head(&self, key: &Key) -> Result<Meta> {
+        block_on(self.inner.head(key.path())).map(meta).map_err(|cause| self.failed(&cause, "look up", key))
+    }
+
+    /// Whether the object is there.
+    pub fn exists(&self, key: &Key) -> Result<bool> {
+        match self.head(key) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == Kind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Creates the object if nothing stands under its key; durable when it returns `New`. After
+    /// `AlreadyThere`, call [`Store::settle`] before relying on the other's object.
+    pub fn create(&self, key: &Key, content: impl Into<PutPayload>) -> Result<Created> {
+        local::prepare_parent(&self.root, key)?;
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match block_on(self.inner.put_opts(key.path(), content.into(), options)) {
+            Ok(_) => Ok(Created::New),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(Created::AlreadyThere),
+            Err(cause) => Err(self.failed(&cause, "write", key)),
+        }
+    }
+
+    /// Starts an object that is too large for one `create`. Not create-if-absent: only for keys that
+    /// hold enough randomness to be nobody else's. Nothing is visible before [`Upload::finish`].
+    pub fn upload(&self, key: &Key) -> Result<Upload> {
+        local::prepare_parent(&self.root, key)?;
+        let inner = block_on(self.inner.put_multipart(key.path()))
+            .map_err(|cause| self.failed(&cause, "start writing", key))?;
+        Ok(Upload { inner: Some(inner), key: key.clone(), store: self.clone() })
+    }
+
+    /// Creates `to` from the object `from`, if absent, without moving bytes; then removes `from`.
+    pub fn promote(&self, from: &Key, to: &Key) -> Result<Created> {
+        local::prepare_parent(&self.root, to)?;
+        let outcome = match block_on(self.inner.copy_if_not_exists(from.path(), to.path())) {
+            Ok(()) => Created::New,
+            Err(object_store::Error::AlreadyExists { .. }) => Created::AlreadyThere,
+            Err(cause) => return Err(self.failed(&cause, "publish", to)),
+        };
+        self.delete(from)?;
+        Ok(outcome)
+    }
+
+    /// Makes an object that somebody else created durable: its creator may have died between giving it
+    /// its name and making the name durable.
+    pub fn settle(&self, key: &Key) -> Result<()> {
+        local::settle(&self.root, key)
+    }
+
+    /// The objects and "directories" right below a prefix; empty when there is no such prefix.
+    pub fn level(&self, prefix: &Key) -> Result<Level> {
+        let listed = block_on(self.inner.list_with_delimiter(Some(prefix.path())))
+            .map_err(|cause| self.failed(&cause, "list", prefix))?;
+        let mut level = Level {
+            prefixes: listed.common_prefixes.into_iter().map(Key::from_listing).collect(),
+            objects: listed.objects.into_iter().map(meta).collect(),
+        };
+        level.prefixes.sort();
+        level.objects.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(level)
+    }
+
+    /// Every object below a prefix, in no order, a few at a time.
+    pub fn walk(&self, prefix: &Key) -> impl Iterator<Item = Result<Meta>> {
+        let (store, prefix) = (self.clone(), prefix.clone());
+        block_on_stream(self.inner.list(Some(prefix.path())))
+            .map(move |item| item.map(meta).map_err(|cause| store.failed(&cause, "list", &prefix)))
+    }
+
+    /// Deletes the object; false when there was none.
+    pub fn delete(&self, key: &Key) -> Result<bool> {
+        match block_on(self.inner.delete(key.path())) {
+            Ok(()) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(cause) => Err(self.failed(&cause, "delete", key)),
+        }
+    }
+
+    /// Removes what killed writers left unpublished below a prefix and nobody has written to for
+    /// `idle`. Returns how many. No object is ever among them.
+    pub fn sweep_staged(&self, prefix: &Key, idle: Duration) -> Result<u64> {
+        local::sweep_staged(&self.root, prefix, idle)
+    }
+
+    /// The key as messages show it: where to look.
+    pub fn name(&self, key: &Key) -> String {
+        self.root.join(key.as_str()).display().to_string()
+    }
+
+    fn failed(&self, cause: &object_store::Error, verb: &str, key: &Key) -> Error {
+        translate(cause, verb, &self.name(key))
+    }
+}
+
+/// An object being written in parts. Dropped unfinished, it leaves nothing visible.
+pub struct Upload {
+    inner: Option<Box<dyn MultipartUpload>>,
+    key: Key,
+    store: Store,
+}
+
+impl Upload {
+    /// Appends a part. Object stores want parts of at least 5 MiB, except for the last.
+    pub fn write(&mut self, part: Bytes) -> Result<()> {
+        let Some(inner) = &mut self.inner else {
+            return Err(Error::bug("wrote to a finished upload"));
+        };
+        block_on(inner.put_part(part.into())).map_err(|cause| self.store.failed(&cause, "write", &self.key))
+    }
+
+    /// Publishes the object; durable when this returns.
+    pub fn finish(mut self) -> Result<()> {
+        let Some(mut inner) = self.inner.take() else {
+            return Err(Error::bug("finished an upload twice"));
+        };
+        block_on(inner.complete()).map_err(|cause| self.store.failed(&cause, "publish", &self.key))?;
+        Ok(())
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(mut inner) = self.inner.take()
+            && let Err(cause) = block_on(inner.abort())
+        {
+            tracing::warn!("could not remove the unfinished {}: {cause}", self.store.name(&self.key));
+        }
+    }
+}
+
+fn meta(meta: ObjectMeta) -> Meta {
+    Meta { key: Key::from_listing(meta.location), size: meta.size, modified: meta.last_modified.into() }
+}
+
+/// object_store wraps the system's error several layers deep; what the operator needs is that error.
+fn translate(cause: &object_store::Error, verb: &str, name: &str) -> Error {
+    if matches!(cause, object_store::Error::NotFound { .. }) {
+        return Error::not_found(format!("could not {verb} {name}: it is not there"));
+    }
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(cause);
+    while let Some(error) = source {
+        if let Some(io) = error.downcast_ref::<std::io::Error>()
+            && io.raw_os_error().is_some()
+        {
+            return Error::io(format!("{verb} {name}"), io);
+        }
+        source = error.source();
+    }
+    Error::transient(format!("could not {verb} {name}: {cause}"))
+}
