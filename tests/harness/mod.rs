@@ -1,0 +1,62 @@
+//! What every test in `tests/*.rs` shares: real PostgreSQL servers, repositories, and the real programs,
+//! run as an unprivileged user, cleaned up by `Drop`, and never waited for without a deadline.
+//!
+//! Use it with `mod harness; use harness::*;`. In a few lines:
+//!
+//! ```ignore
+//! let repo = TestRepo::init();                                   // a repository made by the real `pgark init`
+//! let primary = Cluster::builder()                               // initdb, then a running server
+//!     .wal_segment_mib(1).checksums(false).set("wal_level", "logical").tablespace("fast").archive_to(&repo)
+//!     .start();                                                  // .debian() keeps its configuration outside PGDATA
+//! primary.psql("create table t as select 1 as a");               // panics with psql's message; try_psql does not
+//! primary.pgbench_init(1);
+//! let load = primary.pgbench_in_background(&["-c", "4"]);        // stopped when dropped
+//! run(repo.basebackup(&primary).args(["--label", "x"])).succeeds();
+//! drop(load);
+//! primary.archive_everything();                                  // switches the segment, waits until it is archived
+//! run(repo.wal_push(&primary.data_dir()).arg("pg_wal/x")).fails_with(2, "not a WAL file");
+//! let standby = primary.standby().start();
+//! standby.promote();
+//! primary.stop(Stop::Fast); primary.start(); primary.kill_postmaster(); primary.crash();
+//! repo.damage(&repo.only("/wal/"), Damage::FlipByte(5000));
+//! ```
+//!
+//! `PGARK_TEST_BINDIR` chooses another PostgreSQL, `PGARK_TEST_KEEP` keeps the directories of a test.
+
+// Each test binary compiles the whole harness and uses a part of it.
+#![allow(dead_code, unused_imports)]
+
+mod builder;
+mod cluster;
+mod host;
+mod load;
+mod repo;
+mod run;
+mod scratch;
+mod sql;
+
+pub use builder::{ClusterBuilder, StandbyBuilder};
+pub use cluster::{Cluster, Stop};
+pub use host::{command, is_root, pg_command, pg_major, running_as_root_or_explain, server_user};
+pub use load::Load;
+pub use repo::{Damage, TestRepo, damage_file};
+pub use run::{
+    Outcome, basebackup, bootstrap_restore, pgark, program, program_path, run, std_program, wal_fetch,
+    wal_push,
+};
+pub use scratch::Scratch;
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test fails: far more than it needs, so that a loaded machine does
+/// not matter, and little enough to see a hang.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Polls until `done` or panics after [`PATIENCE`] with what was waited for and what `explain` adds.
+pub fn wait_for(what: &str, explain: impl Fn() -> String, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}\n{}", explain());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
