@@ -1,5 +1,8 @@
 //! Facts about PostgreSQL: one room for everything that a new major version can change.
 
+pub mod control;
 pub mod history;
 pub mod lsn;
 pub mod names;
+pub mod page;
+pub mod version;
