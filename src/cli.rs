@@ -1,1 +1,161 @@
-//! placeholder
+//! The edge of every program: flags and environment become a `Config`, the log is set up, an error becomes
+//! a message and an exit code. The only place that decides how the process ends.
+//!
+//! Standard output is for results, standard error for logs. Invariant: no failure of the log itself (a
+//! closed pipe) changes the exit code, and a panic ends in SIGABRT, never in a status below 126.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, ValueEnum};
+
+use crate::config::{Config, Overrides};
+use crate::error::{Error, IoContext, Kind, Result};
+
+/// The exit codes of every program but `wal-fetch`, for `--help`.
+pub const EXIT_CODES: &str = "Exit codes: 0 done; 2 wrong flags, configuration or host; 3 not found; 4 conflict; \
+5 damaged data; 6 input or output failed, try again; 7 PostgreSQL failed or refused; 70 a bug in pgark";
+
+/// Flags that all programs share.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Common options")]
+pub struct Common {
+    /// The repository: an absolute path or a file:// URL [config: repo]
+    #[arg(long, env = "PGARK_REPO", value_name = "PATH|URL", global = true)]
+    repo: Option<String>,
+
+    /// The cluster's name in the repository; "main" unless told otherwise [config: cluster]
+    #[arg(long, env = "PGARK_CLUSTER", value_name = "NAME", global = true)]
+    cluster: Option<String>,
+
+    /// Insist on the repository with this id, as `pgark init` printed it [config: repo_id]
+    #[arg(long, env = "PGARK_REPO_ID", value_name = "ID", global = true)]
+    repo_id: Option<String>,
+
+    /// The configuration file; /etc/pgark/pgark.toml is read if it exists
+    #[arg(long, env = "PGARK_CONFIG", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+
+    /// How logs look on standard error
+    #[arg(long, env = "PGARK_LOG_FORMAT", value_name = "FORMAT", default_value = "text", global = true)]
+    log_format: LogFormat,
+
+    /// Say more (-v: what is being done; -vv: every detail)
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+
+    /// Say only what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What a program's own flags must give us: the common ones.
+pub trait HasCommon {
+    fn common(&self) -> &Common;
+}
+
+/// Runs a program: parses, resolves the configuration, calls `run`, reports.
+///
+/// `exit_code` maps an error's kind; all programs but `wal-fetch` pass [`Kind::exit_code`].
+pub fn run<A: Parser + HasCommon>(
+    exit_code: fn(Kind) -> u8,
+    run: impl FnOnce(A, &Config) -> Result<ExitCode>,
+) -> ExitCode {
+    let args = match A::try_parse() {
+        Ok(args) => args,
+        Err(cause) => return usage(&cause, exit_code),
+    };
+    let common = args.common().clone();
+    start_log(&common);
+    // The repository and the restored files hold everything the company knows: nobody else may read them.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    let outcome = Config::resolve(&common.overrides()).and_then(|config| run(args, &config));
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            report(&error, common.log_format);
+            ExitCode::from(exit_code(error.kind()))
+        }
+    }
+}
+
+/// clap prints help and version to standard output and ends well; everything else is a wrong flag.
+fn usage(cause: &clap::Error, exit_code: fn(Kind) -> u8) -> ExitCode {
+    // Nothing can be done about a closed terminal; the exit code says it all the same.
+    drop(cause.print());
+    if cause.use_stderr() { ExitCode::from(exit_code(Kind::Configuration)) } else { ExitCode::SUCCESS }
+}
+
+impl Common {
+    fn overrides(&self) -> Overrides {
+        Overrides {
+            file: self.config.clone(),
+            repo: self.repo.clone(),
+            cluster: self.cluster.clone(),
+            repo_id: self.repo_id.clone(),
+        }
+    }
+}
+
+/// Writes a result to standard output; an error when nobody can read it.
+pub fn print(result: &impl std::fmt::Display) -> Result<ExitCode> {
+    writeln!(std::io::stdout(), "{result}").doing(|| "write the result to standard output")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_log(common: &Common) {
+    let level = match (common.quiet, common.verbose) {
+        (true, _) => tracing::Level::ERROR,
+        (false, 0) => tracing::Level::WARN,
+        (false, 1) => tracing::Level::INFO,
+        (false, _) => tracing::Level::DEBUG,
+    };
+    let log = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(false)
+        .log_internal_errors(false);
+    match common.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+/// The error for the person (two lines) or the machine (one JSON line).
+fn report(error: &Error, format: LogFormat) {
+    match format {
+        LogFormat::Json => {
+            tracing::error!(kind = error.kind().as_str(), hint = error.hint(), "{error}");
+        }
+        LogFormat::Text => {
+            let hint = error.hint().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+            // With standard error closed there is nobody to tell; the exit code still says it.
+            drop(std::io::stderr().write_all(format!("error: {error}\n{hint}").as_bytes()));
+        }
+    }
+}
+
+/// Says plainly when files that we would leave could not be read by the server: when root runs a program
+/// that belongs to the owner of `data_directory`.
+pub fn warn_if_foreign_user(data_directory: &std::path::Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(metadata) = data_directory.metadata() else { return Ok(()) };
+    let user = rustix::process::geteuid();
+    if user.is_root() && metadata.uid() != 0 {
+        return Err(Error::configuration(format!(
+            "this runs as root, but {} belongs to user id {}: the server could not read what it leaves",
+            data_directory.display(),
+            metadata.uid()
+        ))
+        .with_hint("run it as the server's user, for example with `sudo -u postgres`"));
+    }
+    Ok(())
+}

@@ -1,1 +1,36 @@
-fn main() {}
+//! pgark: the operator's view of the repository. Parses, calls one verb, prints what it found.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use pgark::cli::{self, Common, HasCommon};
+use pgark::error::Kind;
+use pgark::ops;
+
+/// WAL archiving, base backups and restores for PostgreSQL: the operator's view
+#[derive(Parser)]
+#[command(name = "pgark", version, after_help = cli::EXIT_CODES)]
+struct Args {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Create a repository in an empty (or new) directory and print its id; harmless when it exists
+    Init,
+}
+
+impl HasCommon for Args {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+fn main() -> ExitCode {
+    cli::run(Kind::exit_code, |args: Args, config| match args.verb {
+        Verb::Init => ops::init::run(config).and_then(|initialised| cli::print(&initialised.id())),
+    })
+}

@@ -212,6 +212,14 @@ pub enum Initialised {
     AlreadyThere(Id),
 }
 
+impl Initialised {
+    pub fn id(self) -> Id {
+        match self {
+            Initialised::New(id) | Initialised::AlreadyThere(id) => id,
+        }
+    }
+}
+
 /// Makes the store at its location a repository; the location's directory must exist.
 ///
 /// Refuses one that holds anything that is not a repository's. Tries first that the store refuses to

@@ -9,7 +9,6 @@
 
 mod key;
 mod local;
-mod location;
 mod reader;
 
 use std::ops::Range;
@@ -26,10 +25,10 @@ use object_store::{
 };
 
 pub use key::Key;
-pub use location::Location;
 pub use reader::ObjectReader;
 
 use crate::error::{Error, Kind, Result};
+pub use crate::location::Location;
 
 /// How a `create` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

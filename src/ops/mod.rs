@@ -1,0 +1,3 @@
+//! The verbs: one file (or folder) each, `run()` on top, then its steps in the order in which they happen.
+
+pub mod init;
