@@ -8,5 +8,6 @@ pub mod ident;
 pub mod location;
 pub mod ops;
 pub mod pg;
+pub mod pipe;
 pub mod repo;
 pub mod store;

@@ -1,0 +1,3 @@
+//! Bytes on their way into a repository and out of it: cut, compressed and digested.
+
+pub mod digest;
