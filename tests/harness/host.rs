@@ -42,14 +42,6 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// For a test that mounts something: true as root, else prints the reason why the test is skipped.
-pub fn running_as_root_or_explain(test: &str) -> bool {
-    if !is_root() {
-        eprintln!("skipped {test}: it mounts a file system, which needs root");
-    }
-    is_root()
-}
-
 /// The user that servers and programs run as.
 pub fn server_user() -> User {
     *SERVER_USER

@@ -19,8 +19,10 @@
 //! standby.promote();
 //! primary.stop(Stop::Fast); primary.start(); primary.kill_postmaster(); primary.crash();
 //! repo.damage(&repo.only("/wal/"), Damage::FlipByte(5000));
+//! let restored = Cluster::adopt(&target);                        // a server that bootstrap-restore started
 //! ```
 //!
+//! Killing or failing the n-th system call: `faults.rs`. Full, read-only and missing disks: `mounts.rs`.
 //! `PGARK_TEST_BINDIR` chooses another PostgreSQL, `PGARK_TEST_KEEP` keeps the directories of a test.
 
 // Each test binary compiles the whole harness and uses a part of it.
@@ -28,17 +30,22 @@
 
 mod builder;
 mod cluster;
+mod faults;
 mod host;
 mod load;
+mod mounts;
 mod repo;
 mod run;
 mod scratch;
+mod seccomp;
 mod sql;
 
 pub use builder::{ClusterBuilder, StandbyBuilder};
 pub use cluster::{Cluster, Stop};
-pub use host::{command, is_root, pg_command, pg_major, running_as_root_or_explain, server_user};
+pub use faults::{Call, Fault, run_with_fault};
+pub use host::{command, is_root, pg_command, pg_major, server_user};
 pub use load::Load;
+pub use mounts::{ReadOnly, SmallDisk};
 pub use repo::{Damage, TestRepo, damage_file};
 pub use run::{
     Outcome, basebackup, bootstrap_restore, pgark, program, program_path, run, std_program, wal_fetch,

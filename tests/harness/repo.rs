@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::cluster::Cluster;
-use super::run::{program, run};
+use super::run::{program, run, std_program};
 use super::scratch::{Scratch, own};
 
 /// What can happen to a stored object.
@@ -70,6 +71,13 @@ impl TestRepo {
     /// Any of our programs with this repository.
     pub fn program(&self, name: &str) -> assert_cmd::Command {
         let mut command = program(name);
+        command.env("PGARK_CONFIG", &self.config).env("HOME", self.scratch.path());
+        command
+    }
+
+    /// The same as a plain command, to be spawned and killed, or run with a [`super::Fault`].
+    pub fn std_program(&self, name: &str) -> Command {
+        let mut command = std_program(name);
         command.env("PGARK_CONFIG", &self.config).env("HOME", self.scratch.path());
         command
     }

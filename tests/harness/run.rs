@@ -1,18 +1,23 @@
 //! Running pgark's real programs: with a clean environment, as the server's user, with a time limit.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use super::PATIENCE;
 use super::host;
+use super::scratch::is_running;
 
 /// Where the server's user can execute the programs. See [`reachable`].
 static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| {
-    let built = Path::new(env!("CARGO_BIN_EXE_pgark")).parent().expect("a directory").to_path_buf();
-    if reachable(&built) { built } else { copy_programs(&built) }
+    let pgark = Path::new(env!("CARGO_BIN_EXE_pgark"));
+    let built = pgark.parent().expect("a directory");
+    if reachable(pgark) { built.to_path_buf() } else { copy_programs(built) }
 });
+
+/// Where copies of the programs go, with the pid of the test process behind it. `scripts/test.sh` removes the last.
+const COPIES: &str = "/tmp/pgark-programs-";
 
 /// The absolute path of one of our programs, executable by the server's user.
 pub fn program_path(name: &str) -> PathBuf {
@@ -68,7 +73,7 @@ pub fn run(command: &mut assert_cmd::Command) -> Outcome {
 /// What a program did.
 #[derive(Debug)]
 pub struct Outcome {
-    shown: String,
+    pub(super) shown: String,
     /// `None` if a signal ended it.
     pub code: Option<i32>,
     pub stdout: String,
@@ -98,61 +103,35 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// Whether the server's user gets to a directory: it may pass through every directory above.
-fn reachable(dir: &Path) -> bool {
-    let user = host::server_user();
-    dir.ancestors().all(|above| {
-        let metadata =
-            fs::metadata(above).unwrap_or_else(|error| panic!("stat {}: {error}", above.display()));
-        let bit = match (metadata.uid() == user.uid, metadata.gid() == user.gid) {
-            (true, _) => 0o100,
-            (false, true) => 0o010,
-            (false, false) => 0o001,
-        };
-        metadata.mode() & bit != 0
-    })
+/// Whether the server's user can execute the programs where cargo put them: not below /root, say.
+fn reachable(program: &Path) -> bool {
+    host::command("test").arg("-x").arg(program).status().expect("start test").success()
 }
 
-/// Copies the programs to where everyone gets to, once for all test processes that see the same builds: the
-/// directory's name tells which. A rename publishes it whole, and the loser of a race uses the winner's.
+/// Copies the programs to where everyone gets to. The directory's name tells the process that made it, so that
+/// the next one can remove it: nothing of ours runs when a process ends.
 fn copy_programs(built: &Path) -> PathBuf {
-    let programs: Vec<PathBuf> = fs::read_dir(built)
-        .expect("read the directory of the programs")
-        .map(|entry| entry.expect("read the directory of the programs").path())
-        .filter(|path| path.extension().is_none() && path.is_file())
-        .collect();
-    let target = PathBuf::from("/tmp").join(format!("pgark-programs-{}", fingerprint(&programs)));
-    if target.exists() {
-        return target;
-    }
-    let staging =
-        tempfile::Builder::new().prefix("pgark-").tempdir_in("/tmp").expect("make a directory in /tmp");
-    fs::set_permissions(staging.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
-    for program in &programs {
-        let copy = staging.path().join(program.file_name().expect("a name"));
-        fs::copy(program, copy).unwrap_or_else(|error| panic!("copy {}: {error}", program.display()));
-    }
-    match fs::rename(staging.path(), &target) {
-        Ok(()) => drop(staging.keep()),
-        Err(error) => assert!(target.exists(), "rename to {}: {error}", target.display()),
+    remove_copies_of_the_dead();
+    let target = PathBuf::from(format!("{COPIES}{}", std::process::id()));
+    fs::create_dir(&target).unwrap_or_else(|error| panic!("make {}: {error}", target.display()));
+    fs::set_permissions(&target, fs::Permissions::from_mode(0o755)).expect("chmod");
+    for entry in fs::read_dir(built).expect("read the directory of the programs") {
+        let program = entry.expect("read the directory of the programs").path();
+        if program.is_file() && program.extension().is_none() {
+            let copy = target.join(program.file_name().expect("a name"));
+            fs::copy(&program, &copy).unwrap_or_else(|error| panic!("copy {}: {error}", program.display()));
+            fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("chmod");
+        }
     }
     target
 }
 
-/// Tells builds apart: names, sizes and times of the programs.
-fn fingerprint(programs: &[PathBuf]) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for program in programs {
-        let metadata =
-            fs::metadata(program).unwrap_or_else(|error| panic!("stat {}: {error}", program.display()));
-        let line = format!(
-            "{} {} {}.{}\n",
-            program.display(),
-            metadata.size(),
-            metadata.mtime(),
-            metadata.mtime_nsec()
-        );
-        hasher.update(line.as_bytes());
+fn remove_copies_of_the_dead() {
+    for entry in fs::read_dir("/tmp").expect("read /tmp") {
+        let path = entry.expect("read /tmp").path();
+        let pid = path.to_str().and_then(|path| path.strip_prefix(COPIES)).and_then(|pid| pid.parse().ok());
+        if pid.is_some_and(|pid| !is_running(pid)) {
+            fs::remove_dir_all(&path).unwrap_or_else(|error| panic!("remove {}: {error}", path.display()));
+        }
     }
-    hasher.finalize().to_hex().chars().take(16).collect()
 }
