@@ -3,7 +3,9 @@
 pub mod conninfo;
 pub mod control;
 pub mod history;
+pub mod label;
 pub mod lsn;
 pub mod names;
+pub mod oid;
 pub mod page;
 pub mod version;
