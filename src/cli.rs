@@ -68,6 +68,7 @@ pub fn run<A: Parser + HasCommon>(
     exit_code: fn(Kind) -> u8,
     run: impl FnOnce(A, &Config) -> Result<ExitCode>,
 ) -> ExitCode {
+    abort_on_panic();
     let args = match A::try_parse() {
         Ok(args) => args,
         Err(cause) => return usage(&cause, exit_code),
@@ -84,6 +85,15 @@ pub fn run<A: Parser + HasCommon>(
             ExitCode::from(exit_code(error.kind()))
         }
     }
+}
+
+/// A panic, on any thread, must not become exit status 101: PostgreSQL would read that from `wal-fetch` as
+/// "not in the archive" and end recovery. SIGABRT stops recovery instead.
+fn abort_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        drop(writeln!(std::io::stderr(), "error: a bug in pgark: {panic}"));
+        std::process::abort();
+    }));
 }
 
 /// clap prints help and version to standard output and ends well; everything else is a wrong flag.
