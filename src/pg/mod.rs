@@ -1,5 +1,6 @@
 //! Facts about PostgreSQL: one room for everything that a new major version can change.
 
+pub mod client;
 pub mod conninfo;
 pub mod control;
 pub mod history;

@@ -1,0 +1,8 @@
+//! `pg/client`, `pg/settings` and `pg/server` against real PostgreSQL servers.
+
+mod harness;
+
+#[path = "pgserver/connecting.rs"]
+mod connecting;
+#[path = "pgserver/encrypting.rs"]
+mod encrypting;
