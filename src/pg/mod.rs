@@ -3,10 +3,12 @@
 pub mod client;
 pub mod conninfo;
 pub mod control;
+pub mod exclude;
 pub mod history;
 pub mod label;
 pub mod lsn;
 pub mod names;
 pub mod oid;
 pub mod page;
+pub mod relfile;
 pub mod version;
