@@ -4,6 +4,7 @@
 //! Invariant: a `Repository` was really there when it was opened: its `pgark.json` was read and its id is
 //! the pinned one. [`Repository::confirm`] checks that again, for answers that must not be wrong.
 
+pub mod catalog;
 pub mod layout;
 
 use serde::{Deserialize, Serialize};
