@@ -98,7 +98,19 @@ fn programs_run_as_the_servers_user_with_a_clean_environment() {
     let readable = command("/usr/bin/test").arg("-O").arg(mine).status().expect("run test");
     assert!(readable.success());
     assert!(program_path("pgark").is_absolute());
-    run(&mut pgark()).succeeds();
+    assert!(run(pgark().arg("--version")).succeeds().starts_with("pgark "));
+    run(pgark().arg("--nonsense")).fails_with(2, "--nonsense");
+}
+
+#[test]
+fn a_repository_is_made_listed_and_configured() {
+    let repo = TestRepo::init();
+    assert_eq!(repo.list(), ["pgark.json"]);
+    assert_eq!(repo.only("pgark"), "pgark.json");
+    repo.configure("cluster = \"other\"");
+    run(&mut repo.pgark(&["init"])).succeeds();
+    repo.damage("pgark.json", Damage::Delete);
+    assert_eq!(repo.list(), Vec::<String>::new());
 }
 
 #[test]

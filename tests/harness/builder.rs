@@ -196,6 +196,11 @@ impl<'a> StandbyBuilder<'a> {
             command.arg(format!("--tablespace-mapping={location}={}", here.display()));
         }
         run_to_success(&mut command);
+        // pg_basebackup -R writes down what its own libpq knows, which an older library of the server refuses.
+        append(
+            &data_dir.join("postgresql.auto.conf"),
+            &setting("primary_conninfo", &self.primary.conninfo()),
+        );
         let config_dir = data_dir.clone();
         if self.primary.config_dir != self.primary.data_dir {
             copy_config_in(&self.primary.config_dir, &data_dir);

@@ -154,24 +154,34 @@ impl TestRepo {
 
 /// Damages any file. The file is replaced, not written in place, so that a hard link to it stays whole.
 pub fn damage_file(path: &Path, damage: Damage) {
-    let mut bytes = fs::read(path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()));
     match damage {
-        Damage::FlipByte(offset) => {
+        Damage::Delete => fs::remove_file(path).expect("remove"),
+        Damage::Unreadable => {
+            own_by_root(path);
+            fs::set_permissions(path, fs::Permissions::from_mode(0o000)).expect("chmod");
+        }
+        Damage::FlipByte(offset) => rewrite(path, |bytes| {
             let length = i64::try_from(bytes.len()).expect("a length");
             let position =
                 usize::try_from(if offset < 0 { length + offset } else { offset }).expect("an offset");
             bytes[position] ^= 0xFF;
+        }),
+        Damage::Truncate(length) => {
+            rewrite(path, |bytes| bytes.truncate(usize::try_from(length).expect("a length")))
         }
-        Damage::Truncate(length) => bytes.truncate(usize::try_from(length).expect("a length")),
-        Damage::Extend(count) => bytes.resize(bytes.len() + usize::try_from(count).expect("a length"), 0),
-        Damage::Delete => return fs::remove_file(path).expect("remove"),
-        Damage::Unreadable => {
-            own_by_root(path);
-            return fs::set_permissions(path, fs::Permissions::from_mode(0o000)).expect("chmod");
+        Damage::Extend(count) => {
+            rewrite(path, |bytes| bytes.resize(bytes.len() + usize::try_from(count).expect("a length"), 0))
         }
     }
+}
+
+fn rewrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()));
+    change(&mut bytes);
+    let mode = fs::metadata(path).expect("stat").permissions();
     fs::remove_file(path).expect("remove the whole one");
     fs::write(path, bytes).expect("write the damaged one");
+    fs::set_permissions(path, mode).expect("chmod");
     own(path);
 }
 
