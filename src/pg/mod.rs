@@ -3,6 +3,7 @@
 pub mod client;
 pub mod conninfo;
 pub mod control;
+pub mod datadir;
 pub mod exclude;
 pub mod history;
 pub mod label;
