@@ -12,4 +12,6 @@ pub mod names;
 pub mod oid;
 pub mod page;
 pub mod relfile;
+pub mod time;
 pub mod version;
+pub mod wal;

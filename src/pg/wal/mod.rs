@@ -1,0 +1,26 @@
+//! Reads WAL segments of PostgreSQL 14 to 18: is a file what its name says, are its pages and records as
+//! PostgreSQL wrote them, and what do they say that a restore must know.
+//!
+//! [`SegmentHeader`] judges the file, [`Walk`] goes through it in one pass and bounded memory and answers
+//! with [`SegmentFacts`], [`join_unfinished`] reads the record that two segments share.
+
+mod bytes;
+mod capture;
+mod decode;
+mod facts;
+mod header;
+mod open;
+mod page;
+mod record;
+#[cfg(test)]
+mod synthetic;
+mod unfinished;
+mod walk;
+
+pub use facts::{
+    Damage, Listed, MAX_DAMAGE, MAX_LISTED, RawText, RestorePoint, SegmentFacts, SettingsChange,
+    TablespaceAction, TablespaceChange, TimelineStart, WalLevel, WalSettings, XidRange,
+};
+pub use header::{SegmentHeader, TimelineMatch, WalFormat};
+pub use unfinished::{Piece, Unfinished, join_unfinished};
+pub use walk::{Extent, Walk};

@@ -1,0 +1,498 @@
+//! The walk: one pass over the bytes of a segment, page by page and record by record, in bounded memory
+//! and without an allocation per record.
+//!
+//! Checks what xlogreader.c checks (XLogReaderValidatePageHeader, ValidXLogRecordHeader, ValidXLogRecord,
+//! and the continuation in XLogDecodeNextRecord). What is wrong is noted as damage, never an error, and
+//! the walk goes on where the next page says that a record starts. Not checked: the rest of a record that
+//! began in an earlier segment (its checksum covers bytes that are not here), and unused space.
+//!
+//! Not damage: anything behind an XLOG_SWITCH record; in a partial segment whatever follows the last good
+//! record (zeros, or pages of the file's earlier life); a record that a crash cut off, if the page that
+//! should continue it says so (XLP_FIRST_IS_OVERWRITE_CONTRECORD).
+
+use super::decode::{Fact, decode, may_matter};
+use super::facts::SegmentFacts;
+use super::header::{SegmentHeader, WalFormat};
+use super::open::OpenRecord;
+use super::page::{LONG_HEADER, PageHeader};
+use super::record::{MAX_RECORD, RECORD_HEADER, RecordHeader, Whole, checksum};
+use super::unfinished::Unfinished;
+use crate::error::{Error, Result};
+use crate::pg::lsn::{Lsn, Timeline};
+use crate::pg::names::SegmentName;
+
+/// How much of the segment holds WAL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it, or up to an XLOG_SWITCH.
+    Whole,
+    /// Up to the last good record: a `.partial` file, or the segment being written.
+    Partial,
+}
+
+/// Where the walk stands between two pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Before the first page and behind damage: the next page says where a record starts.
+    Seeking,
+    /// A record starts next.
+    AtRecord,
+    /// In the middle of the open record.
+    InRecord,
+    /// So many bytes follow of a record whose start is not known.
+    Skipping(u32),
+    /// Nothing of interest follows.
+    Ended,
+}
+
+/// What is known of the record in front of the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Previous {
+    Unknown,
+    At(Lsn),
+    /// Its checksum is wrong, so perhaps its length, so perhaps the next one's place.
+    DamagedAt(Lsn),
+}
+
+/// Why a page or record begins with what it begins with: a crash cut off the record in front of it.
+#[derive(Clone, Copy, Debug)]
+struct Replaced {
+    /// Where that record started, if in this segment.
+    lsn: Option<Lsn>,
+}
+
+/// A walk through one segment. Feed it all bytes in order, in chunks of any size, then finish it.
+#[derive(Debug)]
+pub struct Walk {
+    header: SegmentHeader,
+    /// The timeline of the name: no page is of a later one.
+    last_timeline: Timeline,
+    /// The timeline of the page before.
+    timeline: Timeline,
+    extent: Extent,
+    /// How many bytes were fed.
+    fed: u64,
+    /// The first bytes of a page of which the rest is still to be fed.
+    torn: Vec<u8>,
+    /// The LSN of the next page.
+    position: Lsn,
+    state: State,
+    previous: Previous,
+    open: OpenRecord,
+    replaced: Option<Replaced>,
+    /// If the segment begins with the last bytes of a record that was nothing but a header: where zeros
+    /// would mean that it was an XLOG_SWITCH.
+    after_split_header: Option<Lsn>,
+    /// Only the record begun earlier is of interest.
+    joining: bool,
+    facts: SegmentFacts,
+}
+
+impl Walk {
+    /// A walk through the segment `name`, which [`SegmentHeader::check`] accepted.
+    pub fn new(header: &SegmentHeader, name: SegmentName, extent: Extent) -> Self {
+        Self {
+            header: *header,
+            last_timeline: name.timeline,
+            timeline: header.timeline,
+            extent,
+            fed: 0,
+            torn: Vec::new(),
+            position: header.page_address,
+            state: State::Seeking,
+            previous: Previous::Unknown,
+            open: OpenRecord::default(),
+            replaced: None,
+            after_split_header: None,
+            joining: false,
+            facts: SegmentFacts::default(),
+        }
+    }
+
+    /// A walk through the start of the segment `name`, for nothing but the rest of a record that began
+    /// earlier: feed it until it [`Walk::is_done`]. The facts are those of that record alone.
+    pub fn join(
+        from: &Unfinished,
+        header: &SegmentHeader,
+        name: SegmentName,
+        extent: Extent,
+    ) -> Result<Self> {
+        if header.page_address != from.next {
+            return Err(Error::bug(format!(
+                "could not join the unfinished record at {}: it goes on at {}, segment {name} starts at {}",
+                from.lsn, from.next, header.page_address
+            )));
+        }
+        let mut walk = Self::new(header, name, extent);
+        walk.open.resume(from)?;
+        walk.state = State::InRecord;
+        walk.joining = true;
+        Ok(walk)
+    }
+
+    /// Takes the next bytes of the segment.
+    pub fn feed(&mut self, mut bytes: &[u8]) {
+        let block = self.header.block_size as usize;
+        self.fed = self.fed.saturating_add(bytes.len() as u64);
+        if !self.torn.is_empty() {
+            let missing = block.saturating_sub(self.torn.len());
+            let (head, rest) = bytes.split_at_checked(missing).unwrap_or((bytes, &[]));
+            self.torn.extend_from_slice(head);
+            bytes = rest;
+            if self.torn.len() < block {
+                return;
+            }
+            let mut page = std::mem::take(&mut self.torn);
+            self.page(&page);
+            page.clear();
+            self.torn = page;
+        }
+        let pages = bytes.chunks_exact(block);
+        self.torn.extend_from_slice(pages.remainder());
+        pages.for_each(|page| self.page(page));
+    }
+
+    /// Nothing that may follow changes the facts, except that the length of the whole file is checked.
+    pub fn is_done(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    /// What the walk found out.
+    pub fn finish(mut self) -> SegmentFacts {
+        let expected = self.header.segment_size.bytes();
+        if self.fed != expected && self.extent == Extent::Whole && !self.joining {
+            let at = Lsn(self.header.page_address.0.saturating_add(self.fed));
+            let fed = self.fed;
+            self.facts.note_damage(at, || format!("the file has {fed} bytes instead of {expected}"));
+        }
+        if self.state == State::InRecord && self.position == self.segment_end() {
+            self.leave_unfinished();
+        } else if self.state == State::InRecord && self.joining {
+            let (at, owed) = (self.open.lsn, self.open.owed());
+            self.facts.note_damage(at, || format!("{owed} bytes of the record were not looked for"));
+        }
+        self.facts
+    }
+
+    fn segment_end(&self) -> Lsn {
+        Lsn(self.header.page_address.0.saturating_add(self.header.segment_size.bytes()))
+    }
+
+    /// One whole page.
+    fn page(&mut self, page: &[u8]) {
+        let address = self.position;
+        if self.state == State::Ended || address >= self.segment_end() {
+            return;
+        }
+        self.position = Lsn(address.0.saturating_add(page.len() as u64));
+        let Some((header, body)) = PageHeader::parse(page) else { return };
+        if let Some(what) = header.fault(&self.header, address, self.timeline..=self.last_timeline) {
+            return self.lose(address, || what);
+        }
+        self.timeline = header.timeline;
+        let start = self.continuation(&header, body, address).and_then(|skip| body.get(skip..));
+        if self.joining && self.state != State::InRecord {
+            self.state = State::Ended;
+        } else if let Some(records) = start {
+            let before = page.len().saturating_sub(records.len());
+            self.records(records, Lsn(address.0.saturating_add(before as u64)));
+        }
+    }
+
+    /// The start of a page: what remains of a record begun earlier. Answers at which offset of the body
+    /// the next record starts, if one does on this page.
+    fn continuation(&mut self, page: &PageHeader, body: &[u8], address: Lsn) -> Option<usize> {
+        if page.replaces_record() && self.state != State::AtRecord {
+            let lsn = (self.state == State::InRecord).then_some(self.open.lsn);
+            self.replaced = Some(Replaced { lsn });
+            self.state = State::AtRecord;
+            return Some(0);
+        }
+        let owed = match self.state {
+            State::Seeking => None,
+            State::InRecord => Some(self.open.owed()),
+            State::Skipping(owed) => Some(owed),
+            State::AtRecord | State::Ended => Some(0),
+        };
+        let fits = owed.is_none_or(|owed| owed == page.remaining)
+            && page.continues_record() == (page.remaining > 0)
+            && !page.replaces_record();
+        if !fits {
+            self.lose(address, || misfit(page, owed));
+            if self.state == State::Ended {
+                return None;
+            }
+        } else if self.state == State::InRecord {
+            return self.continue_open(body, address);
+        }
+        if owed.is_none() {
+            self.note_split_header(page, address);
+        }
+        self.skip(page.remaining, body)
+    }
+
+    /// Skips `remaining` bytes of a record that cannot be read.
+    fn skip(&mut self, remaining: u32, body: &[u8]) -> Option<usize> {
+        let beyond = (remaining as usize).saturating_sub(body.len());
+        if beyond > 0 {
+            self.state = State::Skipping(beyond as u32);
+            return None;
+        }
+        self.state = State::AtRecord;
+        Some(align(remaining as usize))
+    }
+
+    /// ReserveXLogSwitch lets the 24 bytes of an XLOG_SWITCH cross the end of a segment; then it is the
+    /// next segment that ends early, although no XLOG_SWITCH starts in it.
+    fn note_split_header(&mut self, page: &PageHeader, address: Lsn) {
+        if address == self.header.page_address && matches!(page.remaining, 8 | 16) {
+            let behind = (LONG_HEADER as u64).saturating_add(u64::from(page.remaining));
+            self.after_split_header = Some(Lsn(address.0.saturating_add(behind)));
+        }
+    }
+
+    fn continue_open(&mut self, body: &[u8], address: Lsn) -> Option<usize> {
+        let owed = self.open.owed() as usize;
+        let fragment = body.get(..owed).unwrap_or(body);
+        if let Err(what) = self.open.take(fragment, self.header.format) {
+            let lsn = self.open.lsn;
+            self.lose_record(lsn, || what.to_string());
+            return None;
+        }
+        if self.open.owed() > 0 {
+            return None;
+        }
+        self.state = State::AtRecord;
+        let page_end = Lsn(address.0.saturating_add(u64::from(self.header.block_size)));
+        let behind = body.len().saturating_sub(align(owed)) as u64;
+        let end = Lsn(page_end.0.saturating_sub(behind));
+        let header = self.open.header()?;
+        let good = self.open.checksum() == header.checksum;
+        let fact = self.open.take_fact().unwrap_or(Fact::Nothing);
+        self.complete(self.open.lsn, end, &header, good, || Ok(fact)).then_some(align(owed))
+    }
+
+    /// The records that start on a page.
+    fn records(&mut self, mut bytes: &[u8], mut lsn: Lsn) {
+        while let Some(length) = bytes.first_chunk().map(|length| u32::from_le_bytes(*length)) {
+            if !(RECORD_HEADER as u32..=MAX_RECORD).contains(&length) {
+                return self.no_record(lsn, length);
+            }
+            let Some(record) = bytes.get(..length as usize) else {
+                return self.open_record(bytes, lsn, length);
+            };
+            let taken = align(record.len());
+            let end = Lsn(lsn.0.saturating_add(taken as u64));
+            if !self.whole_record(record, lsn, end) {
+                return;
+            }
+            bytes = bytes.get(taken..).unwrap_or_default();
+            lsn = end;
+        }
+    }
+
+    /// A record that lies on one page. Answers whether the next one can follow.
+    #[inline]
+    fn whole_record(&mut self, record: &[u8], lsn: Lsn, end: Lsn) -> bool {
+        let Some(header) = RecordHeader::parse(record) else { return false };
+        let data = record.get(RECORD_HEADER..).unwrap_or_default();
+        let good = checksum(crc32c::crc32c(data), record) == header.checksum;
+        let format = self.header.format;
+        self.complete(lsn, end, &header, good, || fact_of(record, &header, format))
+    }
+
+    /// A record that goes on on the next page.
+    fn open_record(&mut self, fragment: &[u8], lsn: Lsn, length: u32) {
+        let linked = RecordHeader::parse(fragment).is_none_or(|header| self.is_linked(&header, lsn));
+        if !linked && (self.extent == Extent::Partial || self.is_doubtful()) {
+            return self.give_up();
+        }
+        self.open.start(lsn, length);
+        self.state = State::InRecord;
+        if let Err(what) = self.open.take(fragment, self.header.format) {
+            self.lose_record(lsn, || what.to_string());
+        }
+    }
+
+    /// Takes a record of which all bytes came by. Answers whether the next one can follow.
+    #[inline]
+    fn complete(
+        &mut self,
+        lsn: Lsn,
+        end: Lsn,
+        header: &RecordHeader,
+        good: bool,
+        fact: impl FnOnce() -> std::result::Result<Fact, &'static str>,
+    ) -> bool {
+        if !good || !self.is_linked(header, lsn) {
+            return self.note_bad_record(lsn, header, good);
+        }
+        self.previous = Previous::At(lsn);
+        self.facts.records = self.facts.records.saturating_add(1);
+        self.facts.first_lsn.get_or_insert(lsn);
+        self.facts.end_lsn = Some(end);
+        if !may_matter(header) && self.replaced.is_none() {
+            return true;
+        }
+        self.learn(lsn, end, fact())
+    }
+
+    fn learn(&mut self, lsn: Lsn, end: Lsn, fact: std::result::Result<Fact, &'static str>) -> bool {
+        let fact = fact.unwrap_or_else(|what| {
+            self.facts.note_damage(lsn, || what.to_string());
+            Fact::Nothing
+        });
+        if let Some(replaced) = self.replaced.take() {
+            self.check_replacement(lsn, replaced, &fact);
+        }
+        let is_switch = fact == Fact::Switch;
+        self.facts.note(fact, lsn, end);
+        if is_switch {
+            self.end_by_switch();
+        }
+        !is_switch
+    }
+
+    fn end_by_switch(&mut self) {
+        self.facts.end_lsn = Some(self.segment_end());
+        self.facts.switch = true;
+        self.state = State::Ended;
+    }
+
+    /// A page that replaces a record must begin with the record that says which.
+    fn check_replacement(&mut self, lsn: Lsn, replaced: Replaced, fact: &Fact) {
+        match (fact, replaced.lsn) {
+            (Fact::Overwrites(_), None) => {}
+            (Fact::Overwrites(said), Some(lsn)) if *said == lsn => {}
+            (Fact::Overwrites(said), Some(cut)) => {
+                let what = || format!("it replaces the record at {said}, but the one at {cut} was cut off");
+                self.facts.note_damage(lsn, what);
+            }
+            _ => {
+                let what = || "its page replaces a record, but it does not say which".to_string();
+                self.facts.note_damage(lsn, what);
+            }
+        }
+    }
+
+    /// A record whose checksum or back-link is wrong. Answers whether a next one can follow.
+    #[cold]
+    fn note_bad_record(&mut self, lsn: Lsn, header: &RecordHeader, good: bool) -> bool {
+        let linked = self.is_linked(header, lsn);
+        if self.extent == Extent::Partial || (!good && !linked && self.is_doubtful()) {
+            self.give_up();
+            return false;
+        }
+        let previous = self.previous;
+        self.replaced = None;
+        self.facts.first_lsn.get_or_insert(lsn);
+        self.facts.note_damage(lsn, || match previous {
+            _ if !good => "the record's checksum is wrong".to_string(),
+            Previous::At(at) | Previous::DamagedAt(at) => {
+                format!("the record says that the one before it is at {}, but that is at {at}", header.prev)
+            }
+            Previous::Unknown => format!("the record says that the one before it is at {}", header.prev),
+        });
+        self.previous = if good { Previous::At(lsn) } else { Previous::DamagedAt(lsn) };
+        true
+    }
+
+    /// Zeros or nonsense where a record should start.
+    #[cold]
+    fn no_record(&mut self, lsn: Lsn, length: u32) {
+        if length == 0 && self.extent == Extent::Whole && self.after_split_header == Some(lsn) {
+            return self.end_by_switch();
+        }
+        self.lose_record(lsn, || format!("a record of {length} bytes cannot be"));
+    }
+
+    /// ValidXLogRecordHeader, as far as the back-link goes.
+    #[inline]
+    fn is_linked(&self, header: &RecordHeader, lsn: Lsn) -> bool {
+        match self.previous {
+            Previous::At(at) | Previous::DamagedAt(at) => header.prev == at,
+            Previous::Unknown => header.prev < lsn,
+        }
+    }
+
+    fn is_doubtful(&self) -> bool {
+        matches!(self.previous, Previous::DamagedAt(_))
+    }
+
+    /// Something is wrong with a page: note it, and look at the next one.
+    #[cold]
+    fn lose(&mut self, at: Lsn, what: impl FnOnce() -> String) {
+        if self.extent == Extent::Whole {
+            self.facts.note_damage(at, what);
+        }
+        self.give_up();
+    }
+
+    /// No record can be read here. Behind a damaged record that is its consequence, so it was noted.
+    #[cold]
+    fn lose_record(&mut self, lsn: Lsn, what: impl FnOnce() -> String) {
+        if self.is_doubtful() {
+            return self.give_up();
+        }
+        self.lose(lsn, what);
+    }
+
+    /// Reads on at the next page that says where a record starts. In a partial segment the WAL ends here.
+    fn give_up(&mut self) {
+        self.previous = Previous::Unknown;
+        self.replaced = None;
+        let ends = self.extent == Extent::Partial || self.joining;
+        self.state = if ends { State::Ended } else { State::Seeking };
+    }
+
+    /// The segment ends in the middle of the open record.
+    fn leave_unfinished(&mut self) {
+        let lsn = self.open.lsn;
+        let linked = self.joining || self.open.header().is_none_or(|header| self.is_linked(&header, lsn));
+        if !linked {
+            let what = || "the segment's last record does not say where the one before it is".to_string();
+            return self.lose_record(lsn, what);
+        }
+        self.facts.first_lsn.get_or_insert(lsn);
+        self.facts.unfinished = Some(self.open.to_unfinished(self.position));
+    }
+}
+
+/// What a record that lies in one piece says.
+fn fact_of(
+    record: &[u8],
+    header: &RecordHeader,
+    format: WalFormat,
+) -> std::result::Result<Fact, &'static str> {
+    use super::record::Stop;
+    if !may_matter(header) {
+        return Ok(Fact::Nothing);
+    }
+    decode(&Whole(record), format).map_err(|stop| match stop {
+        Stop::Malformed(what) => what,
+        Stop::Missing { .. } => "it is shorter than what it should hold",
+    })
+}
+
+/// The sentence for a page that does not start with what was to come.
+fn misfit(page: &PageHeader, owed: Option<u32>) -> String {
+    match owed {
+        Some(0) if page.replaces_record() => {
+            "the page replaces a record, but the one before it is whole".to_string()
+        }
+        Some(owed) => format!(
+            "the page continues a record with {} bytes, but {owed} were to come",
+            if page.continues_record() { page.remaining } else { 0 }
+        ),
+        None => "the page contradicts itself about the record that it continues".to_string(),
+    }
+}
+
+/// MAXALIGN.
+#[inline]
+fn align(length: usize) -> usize {
+    length.saturating_add(7) & !7
+}
+
+#[cfg(test)]
+mod tests;
