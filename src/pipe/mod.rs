@@ -3,3 +3,4 @@
 pub mod compress;
 pub mod decompress;
 pub mod digest;
+pub mod frame;

@@ -6,6 +6,8 @@
 
 pub mod catalog;
 pub mod layout;
+pub mod pack;
+mod trailer;
 
 use serde::{Deserialize, Serialize};
 

@@ -1,0 +1,276 @@
+//! Packs: objects of at most 1 GiB that hold frames back to back and end with a list of them.
+//!
+//! A pack belongs to the backup run that writes it and is never changed; later backups may refer to its
+//! frames. `zstd -dc` of a pack yields the raw bytes of all its frames. Invariants: a pack is visible only
+//! when it is whole and durable; [`PackWriter::finish`] returns only when all packs are; a writer that is
+//! dropped before that takes its packs with it. A killed one leaves garbage that no header refers to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use super::Cluster;
+use super::layout::{Id, PackId};
+use super::trailer::{self, Sealed};
+use crate::error::{Error, Kind, Result};
+use crate::pipe::digest::Sha256Digest;
+use crate::pipe::frame::{self, Compressor, Decompressor, Frame, MAX_RAW};
+use crate::store::Upload;
+
+/// Bytes of a pack, at most.
+pub const PACK_SIZE: u64 = 1 << 30;
+
+/// Frames in a pack, at most: bounds the list, which writers and readers hold in memory.
+pub const PACK_FRAMES: usize = 16_384;
+
+/// What the list and the trailer may take of [`PACK_SIZE`]: a line of the list has less than 160 bytes.
+const LIST_RESERVE: u64 = 4 << 20;
+
+/// Parts in which a pack goes to the store. Object stores want at least 5 MiB.
+const PART_SIZE: usize = 8 << 20;
+
+/// Where a frame is, and what it must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FrameLocation {
+    pub pack: PackId,
+    /// Of the first stored byte in the pack.
+    pub offset: u64,
+    /// Bytes in the pack.
+    pub stored: u32,
+    /// Bytes before compression.
+    pub raw: u32,
+    /// Of the stored bytes.
+    pub sha256: Sha256Digest,
+}
+
+/// A line of a pack's list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Listed {
+    offset: u64,
+    stored: u32,
+    raw: u32,
+    sha256: Sha256Digest,
+}
+
+/// A pack that is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackSummary {
+    pub id: PackId,
+    /// Bytes of the object.
+    pub size: u64,
+    pub frames: u32,
+}
+
+/// Writes the frames of one backup run into packs. Holds about two parts in memory.
+pub struct PackWriter {
+    cluster: Cluster,
+    backup: Id,
+    /// Shared with the siblings.
+    next_number: Arc<AtomicU32>,
+    open: Option<OpenPack>,
+    done: Vec<PackSummary>,
+}
+
+struct OpenPack {
+    id: PackId,
+    upload: Upload,
+    /// What the store does not have yet.
+    part: BytesMut,
+    /// Bytes of the pack so far, with those in `part`.
+    size: u64,
+    frames: Vec<Listed>,
+}
+
+impl PackWriter {
+    /// A writer of the packs of the run `backup`. A run has one, and siblings of it.
+    pub fn new(cluster: &Cluster, backup: Id) -> Self {
+        Self::numbered(cluster, backup, Arc::new(AtomicU32::new(0)))
+    }
+
+    /// Another writer for the same run, so that each worker has its own packs and none waits for another.
+    pub fn sibling(&self) -> Self {
+        Self::numbered(&self.cluster, self.backup, self.next_number.clone())
+    }
+
+    fn numbered(cluster: &Cluster, backup: Id, next_number: Arc<AtomicU32>) -> Self {
+        Self { cluster: cluster.clone(), backup, next_number, open: None, done: Vec::new() }
+    }
+
+    /// Writes a frame; starts a new pack when it does not fit into this one. It can be read when the
+    /// writer has finished, not before.
+    pub fn append(&mut self, frame: &Frame) -> Result<FrameLocation> {
+        let full = |open: &OpenPack| {
+            open.frames.len() >= PACK_FRAMES
+                || open.size + frame.stored.len() as u64 > PACK_SIZE - LIST_RESERVE
+        };
+        if self.open.as_ref().is_some_and(full) {
+            self.close()?;
+        }
+        let open = match &mut self.open {
+            Some(open) => open,
+            None => self.open.insert(OpenPack::start(&self.cluster, self.backup, &self.next_number)?),
+        };
+        open.append(frame)
+    }
+
+    /// Ends the last pack. When this returns, every pack is durable, and is the caller's.
+    pub fn finish(mut self) -> Result<Vec<PackSummary>> {
+        self.close()?;
+        Ok(std::mem::take(&mut self.done))
+    }
+
+    fn close(&mut self) -> Result<()> {
+        if let Some(open) = self.open.take() {
+            self.done.push(open.finish()?);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for PackWriter {
+    fn drop(&mut self) {
+        for pack in &self.done {
+            let removed =
+                self.cluster.layout().pack(pack.id).and_then(|key| self.cluster.store().delete(&key));
+            if let Err(error) = removed {
+                tracing::warn!("could not remove the unused pack {}: {error}", pack.id);
+            }
+        }
+    }
+}
+
+impl OpenPack {
+    fn start(cluster: &Cluster, backup: Id, next_number: &AtomicU32) -> Result<Self> {
+        let id = PackId { backup, number: next_number.fetch_add(1, Ordering::Relaxed) };
+        let upload = cluster.store().upload(&cluster.layout().pack(id)?)?;
+        Ok(Self { id, upload, part: BytesMut::new(), size: 0, frames: Vec::new() })
+    }
+
+    fn append(&mut self, frame: &Frame) -> Result<FrameLocation> {
+        let stored = u32::try_from(frame.stored.len()).map_err(|_| Error::bug("a frame is too large"))?;
+        let listed = Listed { offset: self.size, stored, raw: frame.raw_size, sha256: frame.sha256 };
+        self.write(&frame.stored)?;
+        self.frames.push(listed);
+        Ok(listed.in_pack(self.id))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.part.reserve(bytes.len().max(PART_SIZE - self.part.len()));
+        self.part.extend_from_slice(bytes);
+        self.size += bytes.len() as u64;
+        if self.part.len() >= PART_SIZE {
+            let part = self.part.split().freeze();
+            self.upload.write(part)?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<PackSummary> {
+        let list = Compressor::new(frame::DEFAULT_LEVEL)?.compress(&lines(&self.frames)?, Vec::new())?;
+        let content = self.size;
+        self.write(&trailer::seal(Sealed::Pack, &list, content)?)?;
+        if !self.part.is_empty() {
+            self.upload.write(self.part.freeze())?;
+        }
+        self.upload.finish()?;
+        Ok(PackSummary { id: self.id, size: self.size, frames: self.frames.len() as u32 })
+    }
+}
+
+impl Listed {
+    fn in_pack(self, pack: PackId) -> FrameLocation {
+        let Self { offset, stored, raw, sha256 } = self;
+        FrameLocation { pack, offset, stored, raw, sha256 }
+    }
+}
+
+/// JSON lines, one for each item.
+pub(super) fn lines<T: Serialize>(items: &[T]) -> Result<Vec<u8>> {
+    let mut lines = Vec::new();
+    for item in items {
+        serde_json::to_writer(&mut lines, item)
+            .map_err(|cause| Error::bug(format!("could not write JSON: {cause}")))?;
+        lines.push(b'\n');
+    }
+    Ok(lines)
+}
+
+/// Reads frames. One per worker: it keeps the buffers.
+pub struct PackReader {
+    cluster: Cluster,
+    decompressor: Decompressor,
+    raw: Vec<u8>,
+}
+
+impl PackReader {
+    pub fn new(cluster: &Cluster) -> Result<Self> {
+        Ok(Self { cluster: cluster.clone(), decompressor: Decompressor::new()?, raw: Vec::new() })
+    }
+
+    /// The raw bytes of a frame, verified. `Kind::Corrupt` names the pack, the offset and what is wrong.
+    pub fn read_frame(&mut self, location: &FrameLocation) -> Result<&[u8]> {
+        let place = |error: Error| match error.kind() {
+            Kind::Corrupt => error.context(format!(
+                "could not read the frame at byte {} of {}",
+                location.offset,
+                self.cluster.pack_name(location.pack)
+            )),
+            _ => error,
+        };
+        let stored = read_stored(&self.cluster, location).map_err(place)?;
+        self.decompressor
+            .decompress(&stored, location.raw, &location.sha256, &mut self.raw)
+            .map_err(place)?;
+        Ok(&self.raw)
+    }
+}
+
+/// The stored bytes of a frame, not verified.
+fn read_stored(cluster: &Cluster, location: &FrameLocation) -> Result<Bytes> {
+    let end = location.offset.checked_add(u64::from(location.stored));
+    let end = end.filter(|end| *end <= PACK_SIZE && location.stored as usize <= 2 * MAX_RAW);
+    let end =
+        end.ok_or_else(|| Error::corrupt(format!("{} stored bytes can't be there", location.stored)))?;
+    let (store, key) = (cluster.store(), cluster.layout().pack(location.pack)?);
+    store.get_range(&key, location.offset..end).or_else(|error| {
+        // A range that begins behind the end is refused by stores in many words: look who is wrong.
+        let size = store.head(&key)?.size;
+        if size < end {
+            return Err(Error::corrupt(format!("the pack ends at byte {size}, expected {end} at least")));
+        }
+        Err(error)
+    })
+}
+
+/// The frames of a pack, in the order in which they lie there, by the pack's own list.
+pub fn list_frames(cluster: &Cluster, pack: PackId) -> Result<Vec<FrameLocation>> {
+    let key = cluster.layout().pack(pack)?;
+    let size = cluster.store().head(&key)?.size;
+    let list = trailer::read_list(cluster.store(), &key, size, Sealed::Pack)?;
+    let damaged = |cause: String| {
+        Error::corrupt(format!("could not read the list of {}: {cause}", cluster.store().name(&key)))
+    };
+    let mut frames = Vec::new();
+    let mut expected = 0;
+    for line in list.lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let listed: Listed = serde_json::from_slice(line).map_err(|cause| damaged(cause.to_string()))?;
+        if listed.offset != expected {
+            return Err(damaged(format!("a frame at byte {}, expected at {expected}", listed.offset)));
+        }
+        expected += u64::from(listed.stored);
+        frames.push(listed.in_pack(pack));
+    }
+    if expected != list.content {
+        return Err(damaged(format!("its frames end at byte {expected}, expected {}", list.content)));
+    }
+    Ok(frames)
+}
+
+impl Cluster {
+    /// The pack as messages show it: where to look.
+    pub fn pack_name(&self, pack: PackId) -> String {
+        self.layout().pack(pack).map_or_else(|_| pack.to_string(), |key| self.store().name(&key))
+    }
+}
