@@ -4,9 +4,13 @@
 //! Invariant: a `Repository` was really there when it was opened: its `pgark.json` was read and its id is
 //! the pinned one. [`Repository::confirm`] checks that again, for answers that must not be wrong.
 
+pub mod backup;
 pub mod catalog;
+pub mod escape;
 pub mod layout;
+pub mod map;
 pub mod pack;
+mod parts;
 mod trailer;
 
 use serde::{Deserialize, Serialize};

@@ -8,16 +8,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Cluster;
 use super::layout::{Id, PackId};
+use super::parts::Parts;
 use super::trailer::{self, Sealed};
 use crate::error::{Error, Kind, Result};
 use crate::pipe::digest::Sha256Digest;
 use crate::pipe::frame::{self, Compressor, Decompressor, Frame, MAX_RAW};
-use crate::store::Upload;
 
 /// Bytes of a pack, at most.
 pub const PACK_SIZE: u64 = 1 << 30;
@@ -27,9 +27,6 @@ pub const PACK_FRAMES: usize = 16_384;
 
 /// What the list and the trailer may take of [`PACK_SIZE`]: a line of the list has less than 160 bytes.
 const LIST_RESERVE: u64 = 4 << 20;
-
-/// Parts in which a pack goes to the store. Object stores want at least 5 MiB.
-const PART_SIZE: usize = 8 << 20;
 
 /// Where a frame is, and what it must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -63,7 +60,7 @@ pub struct PackSummary {
     pub frames: u32,
 }
 
-/// Writes the frames of one backup run into packs. Holds about two parts in memory.
+/// Writes the frames of one backup run into packs. Holds a part and a frame in memory, some 12 MiB.
 pub struct PackWriter {
     cluster: Cluster,
     backup: Id,
@@ -75,11 +72,7 @@ pub struct PackWriter {
 
 struct OpenPack {
     id: PackId,
-    upload: Upload,
-    /// What the store does not have yet.
-    part: BytesMut,
-    /// Bytes of the pack so far, with those in `part`.
-    size: u64,
+    parts: Parts,
     frames: Vec<Listed>,
 }
 
@@ -103,7 +96,7 @@ impl PackWriter {
     pub fn append(&mut self, frame: &Frame) -> Result<FrameLocation> {
         let full = |open: &OpenPack| {
             open.frames.len() >= PACK_FRAMES
-                || open.size + frame.stored.len() as u64 > PACK_SIZE - LIST_RESERVE
+                || open.parts.size() + frame.stored.len() as u64 > PACK_SIZE - LIST_RESERVE
         };
         if self.open.as_ref().is_some_and(full) {
             self.close()?;
@@ -144,38 +137,24 @@ impl Drop for PackWriter {
 impl OpenPack {
     fn start(cluster: &Cluster, backup: Id, next_number: &AtomicU32) -> Result<Self> {
         let id = PackId { backup, number: next_number.fetch_add(1, Ordering::Relaxed) };
-        let upload = cluster.store().upload(&cluster.layout().pack(id)?)?;
-        Ok(Self { id, upload, part: BytesMut::new(), size: 0, frames: Vec::new() })
+        let parts = Parts::start(cluster.store(), &cluster.layout().pack(id)?)?;
+        Ok(Self { id, parts, frames: Vec::new() })
     }
 
     fn append(&mut self, frame: &Frame) -> Result<FrameLocation> {
         let stored = u32::try_from(frame.stored.len()).map_err(|_| Error::bug("a frame is too large"))?;
-        let listed = Listed { offset: self.size, stored, raw: frame.raw_size, sha256: frame.sha256 };
-        self.write(&frame.stored)?;
+        let listed = Listed { offset: self.parts.size(), stored, raw: frame.raw_size, sha256: frame.sha256 };
+        self.parts.write(&frame.stored)?;
         self.frames.push(listed);
         Ok(listed.in_pack(self.id))
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.part.reserve(bytes.len().max(PART_SIZE - self.part.len()));
-        self.part.extend_from_slice(bytes);
-        self.size += bytes.len() as u64;
-        if self.part.len() >= PART_SIZE {
-            let part = self.part.split().freeze();
-            self.upload.write(part)?;
-        }
-        Ok(())
-    }
-
     fn finish(mut self) -> Result<PackSummary> {
-        let list = Compressor::new(frame::DEFAULT_LEVEL)?.compress(&lines(&self.frames)?, Vec::new())?;
-        let content = self.size;
-        self.write(&trailer::seal(Sealed::Pack, &list, content)?)?;
-        if !self.part.is_empty() {
-            self.upload.write(self.part.freeze())?;
-        }
-        self.upload.finish()?;
-        Ok(PackSummary { id: self.id, size: self.size, frames: self.frames.len() as u32 })
+        let list =
+            Compressor::new(frame::DEFAULT_LEVEL)?.compress(&trailer::lines(&self.frames)?, Vec::new())?;
+        self.parts.write(&trailer::seal(Sealed::Pack, &list, self.parts.size())?)?;
+        let frames = self.frames.len() as u32;
+        Ok(PackSummary { id: self.id, size: self.parts.finish()?, frames })
     }
 }
 
@@ -184,17 +163,6 @@ impl Listed {
         let Self { offset, stored, raw, sha256 } = self;
         FrameLocation { pack, offset, stored, raw, sha256 }
     }
-}
-
-/// JSON lines, one for each item.
-pub(super) fn lines<T: Serialize>(items: &[T]) -> Result<Vec<u8>> {
-    let mut lines = Vec::new();
-    for item in items {
-        serde_json::to_writer(&mut lines, item)
-            .map_err(|cause| Error::bug(format!("could not write JSON: {cause}")))?;
-        lines.push(b'\n');
-    }
-    Ok(lines)
 }
 
 /// Reads frames. One per worker: it keeps the buffers.

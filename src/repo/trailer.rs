@@ -16,6 +16,8 @@
 
 use std::ops::Range;
 
+use serde::Serialize;
+
 use crate::error::{Error, Kind, Result};
 use crate::pipe::digest::Sha256Digest;
 use crate::pipe::frame::{Decompressor, Frame, MAX_RAW};
@@ -63,13 +65,8 @@ pub struct List {
 /// The bytes that end an object: `list` goes behind `content` bytes.
 pub fn seal(sealed: Sealed, list: &Frame, content: u64) -> Result<Vec<u8>> {
     let stored = u32::try_from(list.stored.len()).map_err(|_| Error::bug("the list is too large"))?;
-    let mut bytes = Vec::with_capacity(list.stored.len() + LENGTH + 8);
-    bytes.extend_from_slice(&SKIPPABLE.to_le_bytes());
-    bytes.extend_from_slice(&stored.to_le_bytes());
-    bytes.extend_from_slice(&list.stored);
     let mut trailer = Vec::with_capacity(LENGTH);
-    trailer.extend_from_slice(&SKIPPABLE.to_le_bytes());
-    trailer.extend_from_slice(&(LENGTH as u32 - SKIPPABLE_HEADER as u32).to_le_bytes());
+    trailer.extend_from_slice(&skippable_header(LENGTH - 8));
     trailer.extend_from_slice(sealed.magic());
     trailer.extend_from_slice(&VERSION.to_le_bytes());
     trailer.extend_from_slice(&(content + SKIPPABLE_HEADER).to_le_bytes());
@@ -77,8 +74,18 @@ pub fn seal(sealed: Sealed, list: &Frame, content: u64) -> Result<Vec<u8>> {
     trailer.extend_from_slice(&u64::from(list.raw_size).to_le_bytes());
     trailer.extend_from_slice(&list.sha256.0);
     trailer.extend_from_slice(&crc32c::crc32c(&trailer).to_le_bytes());
-    bytes.extend_from_slice(&trailer);
-    Ok(bytes)
+    Ok([&skippable_header(list.stored.len()), list.stored.as_slice(), &trailer].concat())
+}
+
+/// JSON lines, one for each item.
+pub fn lines<T: Serialize>(items: &[T]) -> Result<Vec<u8>> {
+    let mut lines = Vec::new();
+    for item in items {
+        serde_json::to_writer(&mut lines, item)
+            .map_err(|cause| Error::bug(format!("could not write JSON: {cause}")))?;
+        lines.push(b'\n');
+    }
+    Ok(lines)
 }
 
 /// Reads the list of an object of `size` bytes. `Kind::Corrupt` when it or the trailer is damaged.

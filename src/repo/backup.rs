@@ -1,0 +1,323 @@
+//! The header of a backup, `backup.json`: the object whose existence is the backup's existence.
+//!
+//! It is written last, create-if-absent, after all that it refers to is durable and was seen to be there;
+//! deletion removes it first. Whoever has a `BackupHeader` from [`read`] or [`list`] has a whole backup.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::escape::StoredPath;
+use super::layout::{self, Id, Name};
+use super::map::MapSummary;
+use super::pack::PackSummary;
+use super::{Cluster, parse_json, to_json};
+use crate::error::{Error, Kind, Result};
+use crate::pg::lsn::{Lsn, SegmentSize, SystemId, Timeline};
+use crate::pg::names::SegmentName;
+use crate::pg::oid::Oid;
+use crate::pg::page::{BlockNumber, BlockSize};
+use crate::pg::version::PgMajor;
+use crate::store::{Created, Key};
+
+/// What `format` says in every backup header.
+pub const FORMAT: &str = "pgark backup";
+
+/// The version that this program writes, and the newest that it reads.
+pub const VERSION: u32 = 1;
+
+/// Damaged pages that a header names one by one, at most.
+pub const DAMAGED_PAGES_NAMED: usize = 1000;
+
+/// `backup.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupHeader {
+    /// Always [`FORMAT`].
+    pub format: String,
+    pub version: u32,
+    pub label: Name,
+    /// Of the run that wrote the backup: names its own packs and its lease.
+    pub run: Id,
+    pub system_id: SystemId,
+    pub server: Server,
+    pub start: Start,
+    pub stop: Stop,
+    /// WAL is needed up to here before the restored cluster is consistent: the larger of the stop and, on a
+    /// standby, pg_control's minRecoveryPoint.
+    pub consistent_lsn: Lsn,
+    pub from_standby: bool,
+    pub checkpoint: CheckpointMode,
+    pub tablespaces: Vec<Tablespace>,
+    pub segment_size: SegmentSize,
+    pub block_size: BlockSize,
+    /// Blocks in a file of a large relation (RELSEG_SIZE).
+    pub blocks_per_file: u32,
+    pub data_checksums: bool,
+    pub damaged_pages: DamagedPages,
+    /// The file backup_label as the server made it; a restore writes it.
+    pub backup_label: String,
+    /// The file tablespace_map as the server made it; never restored, the links are made from `tablespaces`.
+    pub tablespace_map: String,
+    pub map: MapSummary,
+    /// Every pack to which the map refers, sorted by id; those of earlier backups too.
+    pub packs: Vec<PackSummary>,
+    /// The backup that this one took unchanged parts from. It restores without it.
+    pub predecessor: Option<Name>,
+    /// What `SHOW` said at the start, by the setting's name; see [`SETTINGS`].
+    pub settings: BTreeMap<String, String>,
+    pub locale: Locale,
+    /// Where the backup was taken.
+    pub host: String,
+    /// The version of pgark that took it.
+    pub pgark: String,
+    pub totals: Totals,
+    /// What the operator was told while the backup was taken.
+    pub warnings: Vec<String>,
+}
+
+/// The settings that a header keeps, because a restore needs or compares them.
+pub const SETTINGS: [&str; 20] = [
+    "config_file",
+    "cluster_name",
+    "data_directory",
+    "external_pid_file",
+    "hba_file",
+    "huge_pages",
+    "ident_file",
+    "log_directory",
+    "max_connections",
+    "max_locks_per_transaction",
+    "max_prepared_transactions",
+    "max_wal_senders",
+    "max_worker_processes",
+    "port",
+    "server_encoding",
+    "shared_buffers",
+    "shared_preload_libraries",
+    "ssl",
+    "unix_socket_directories",
+    "wal_level",
+];
+
+/// The server that was backed up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// What `version()` said.
+    pub version: String,
+    /// `server_version_num`, such as 150018.
+    pub version_num: u32,
+    pub major: PgMajor,
+}
+
+/// Where recovery from the backup begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// The redo pointer of the checkpoint that the backup starts with, as backup_label says.
+    pub lsn: Lsn,
+    pub timeline: Timeline,
+    /// By the server's clock.
+    pub time: Timestamp,
+    /// Holds `lsn`.
+    pub redo_segment: SegmentName,
+}
+
+/// Where the backup ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    /// What pg_backup_stop returned.
+    pub lsn: Lsn,
+    pub timeline: Timeline,
+    /// By the server's clock.
+    pub time: Timestamp,
+}
+
+/// How the backup's checkpoint was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckpointMode {
+    Fast,
+    Spread,
+}
+
+/// A tablespace outside the data directory. Its files are in the map below `pg_tblspc/<oid>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tablespace {
+    pub oid: Oid,
+    pub name: String,
+    /// On the source's host, absolute.
+    pub location: StoredPath,
+}
+
+/// Pages that did not have the checksum that they claim, each read several times.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedPages {
+    pub count: u64,
+    /// The first [`DAMAGED_PAGES_NAMED`] of them.
+    pub first: Vec<DamagedPage>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedPage {
+    /// The file, relative to the data directory.
+    pub path: StoredPath,
+    /// Within the fork, across all its files.
+    pub block: BlockNumber,
+}
+
+/// What sorting and indexes depend on outside the data directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Locale {
+    /// Of the C library, as it names itself.
+    pub libc: Option<String>,
+    /// Of ICU, as the server's collations name it.
+    pub icu: Option<String>,
+    pub databases: Vec<DatabaseLocale>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseLocale {
+    pub oid: Oid,
+    pub name: String,
+    pub encoding: String,
+    pub collate: String,
+    pub ctype: String,
+    /// "libc", "icu" or "builtin".
+    pub provider: String,
+    /// Recorded when the database was created; absent where the provider has no versions.
+    pub collation_version: Option<String>,
+}
+
+/// How much, and how long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// The size of all files of the cluster.
+    pub raw_bytes: u64,
+    /// What this run wrote into the repository: its packs and its map.
+    pub stored_bytes: u64,
+    /// From the run's start to its copy of pg_control.
+    pub copy_seconds: u64,
+    /// Waiting for the WAL that the backup needs.
+    pub wal_wait_seconds: u64,
+}
+
+impl Totals {
+    pub fn seconds(duration: Duration) -> u64 {
+        duration.as_millis().div_ceil(1000) as u64
+    }
+}
+
+/// Makes the backup exist. Looks first that map and packs are there with the right sizes.
+///
+/// `guard` says whether the lease is still held. It is asked right before the header is created and once more
+/// after; if it fails then, the header is removed again: this process was frozen between the two for longer
+/// than a lease lasts, and a sweep may have taken the packs meanwhile (`repo::lease`). `Kind::Conflict` when
+/// another backup has the label. After another error the header may exist: leave cleaning up to a sweep.
+pub fn write(cluster: &Cluster, header: &BackupHeader, guard: impl Fn() -> Result<()>) -> Result<()> {
+    expect_size(cluster, &cluster.layout().backup_map(&header.label)?, header.map.size)?;
+    for pack in &header.packs {
+        expect_size(cluster, &cluster.layout().pack(pack.id)?, pack.size)?;
+    }
+    guard()?;
+    create(cluster, header)?;
+    guard().map_err(|lost| match remove(cluster, &header.label) {
+        Ok(_) => lost,
+        Err(error) => lost.context(format!("backup {} must be removed: {error}", header.label)),
+    })
+}
+
+fn create(cluster: &Cluster, header: &BackupHeader) -> Result<()> {
+    let key = cluster.layout().backup_header(&header.label)?;
+    if cluster.store().create(&key, to_json(header)?)? == Created::New {
+        return Ok(());
+    }
+    // A store that answered the first of two attempts too late makes us meet our own header.
+    cluster.store().settle(&key)?;
+    if read(cluster, &header.label)?.run == header.run {
+        return Ok(());
+    }
+    Err(Error::conflict(format!(
+        "could not create {}: another backup has the label {}",
+        cluster.store().name(&key),
+        header.label
+    ))
+    .with_hint("choose another label"))
+}
+
+fn expect_size(cluster: &Cluster, key: &Key, size: u64) -> Result<()> {
+    let found = cluster.store().head(key)?.size;
+    if found != size {
+        return Err(Error::corrupt(format!(
+            "{} has {found} bytes, expected {size}",
+            cluster.store().name(key)
+        )));
+    }
+    Ok(())
+}
+
+/// Reads the header of a backup; `Kind::NotFound` when there is no such backup.
+pub fn read(cluster: &Cluster, label: &Name) -> Result<BackupHeader> {
+    let key = cluster.layout().backup_header(label)?;
+    parse(&cluster.store().get(&key)?, &cluster.store().name(&key), label)
+}
+
+fn parse(bytes: &[u8], name: &str, label: &Name) -> Result<BackupHeader> {
+    // The version first: a newer header may lack what we expect, and that is not damage.
+    #[derive(Deserialize)]
+    struct Preamble {
+        format: String,
+        version: u32,
+    }
+    let preamble: Preamble = parse_json(bytes, name)?;
+    if preamble.format != FORMAT {
+        return Err(Error::corrupt(format!("{name} says \"{}\", expected \"{FORMAT}\"", preamble.format)));
+    }
+    if preamble.version == 0 || preamble.version > VERSION {
+        return Err(Error::configuration(format!(
+            "{name} has version {}; this program reads versions up to {VERSION}",
+            preamble.version
+        ))
+        .with_hint("use a newer pgark"));
+    }
+    let header: BackupHeader = parse_json(bytes, name)?;
+    if header.label != *label {
+        return Err(Error::corrupt(format!("{name} is the header of backup {}", header.label)));
+    }
+    Ok(header)
+}
+
+/// The labels of all backups, sorted. What has no header is none.
+pub fn labels(cluster: &Cluster) -> Result<Vec<Name>> {
+    let mut labels = Vec::new();
+    for prefix in cluster.store().level(&cluster.layout().backups()?)?.prefixes {
+        if let Some(label) = layout::parse_backup_label(&prefix)
+            && cluster.store().exists(&cluster.layout().backup_header(&label)?)?
+        {
+            labels.push(label);
+        }
+    }
+    // A repository that has gone looks like one without backups.
+    cluster.repository().confirm()?;
+    Ok(labels)
+}
+
+/// The headers of all backups, sorted by label. A header that can't be read is an error: whoever decides what
+/// may be deleted, or which backup is the newest, must not overlook one.
+pub fn list(cluster: &Cluster) -> Result<Vec<BackupHeader>> {
+    let mut headers = Vec::new();
+    for label in labels(cluster)? {
+        match read(cluster, &label) {
+            Ok(header) => headers.push(header),
+            // Deleted since it was listed.
+            Err(error) if error.kind() == Kind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(headers)
+}
+
+/// Makes the backup not exist. Its map and packs become garbage; false when there was no such backup.
+pub fn remove(cluster: &Cluster, label: &Name) -> Result<bool> {
+    cluster.store().delete(&cluster.layout().backup_header(label)?)
+}
