@@ -17,6 +17,11 @@ use crate::error::{Error, IoContext, Kind, Result};
 pub const EXIT_CODES: &str = "Exit codes: 0 done; 2 wrong flags, configuration or host; 3 not found; 4 conflict; \
 5 damaged data; 6 input or output failed, try again; 7 PostgreSQL failed or refused; 70 a bug in pgark";
 
+/// The exit codes of `wal-fetch`, for `--help`.
+pub const FETCH_EXIT_CODES: &str = "Exit codes: 0 delivered; 1 proven not to be in the archive; \
+above 125 no answer, recovery stops and can be started again: 202 wrong flags, configuration or host; \
+203 a hole in the archive; 204 conflict; 205 damaged data; 206 input or output failed; 255 a bug in pgark";
+
 /// Flags that all programs share.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Common options")]
@@ -151,21 +156,4 @@ fn report(error: &Error, format: LogFormat) {
             drop(std::io::stderr().write_all(format!("error: {error}\n{hint}").as_bytes()));
         }
     }
-}
-
-/// Says plainly when files that we would leave could not be read by the server: when root runs a program
-/// that belongs to the owner of `data_directory`.
-pub fn warn_if_foreign_user(data_directory: &std::path::Path) -> Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(metadata) = data_directory.metadata() else { return Ok(()) };
-    let user = rustix::process::geteuid();
-    if user.is_root() && metadata.uid() != 0 {
-        return Err(Error::configuration(format!(
-            "this runs as root, but {} belongs to user id {}: the server could not read what it leaves",
-            data_directory.display(),
-            metadata.uid()
-        ))
-        .with_hint("run it as the server's user, for example with `sudo -u postgres`"));
-    }
-    Ok(())
 }

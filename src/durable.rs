@@ -53,7 +53,11 @@ impl StagedFile {
             .ok_or_else(|| Error::configuration(format!("{} is not a file name", target.display())))?
             .to_os_string();
         name.push(format!(".{}.pgark-tmp", std::process::id()));
-        let staged = target.with_file_name(name);
+        Self::create_as(target.with_file_name(name), target, mode)
+    }
+
+    /// The same with a temporary name of the caller's choice, in the same directory.
+    pub fn create_as(staged: PathBuf, target: &Path, mode: u32) -> Result<Self> {
         // A leftover under this name is from a killed process whose id we now have: nobody writes it.
         let file = OpenOptions::new()
             .write(true)
@@ -63,6 +67,14 @@ impl StagedFile {
             .open(&staged)
             .doing(|| format!("create {}", staged.display()))?;
         Ok(Self { file: Some(file), staged, target: target.to_path_buf() })
+    }
+
+    /// Renames to the final name without any fsync: for a file that can be had again after a power cut.
+    pub fn place(mut self) -> Result<()> {
+        fs::rename(&self.staged, &self.target)
+            .doing(|| format!("rename {} to {}", self.staged.display(), self.target.display()))?;
+        self.staged = PathBuf::new();
+        Ok(())
     }
 
     /// fsync, rename to the final name (replacing what is there), fsync of the directory.

@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod durable;
 pub mod error;
+pub mod host;
 pub mod ident;
 pub mod location;
 pub mod ops;

@@ -1,3 +1,5 @@
 //! The verbs: one file (or folder) each, `run()` on top, then its steps in the order in which they happen.
 
 pub mod init;
+pub mod wal_fetch;
+pub mod wal_push;

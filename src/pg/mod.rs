@@ -15,3 +15,4 @@ pub mod relfile;
 pub mod time;
 pub mod version;
 pub mod wal;
+pub mod wal_dir;

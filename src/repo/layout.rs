@@ -9,6 +9,8 @@
 //!     <cluster>/<system-id>/backup/<label>/{backup.json,files.jsonl.zst}
 //!     <cluster>/<system-id>/pack/<backup id>-<number>.pack
 //!     <cluster>/<system-id>/lease/<id>.json
+//!     <cluster>/<system-id>/lock/<WAL file>                 lock files of a local repository
+//!     <cluster>/<system-id>/staging/<id>                    large objects before they get their name
 
 use std::fmt;
 use std::str::FromStr;
@@ -159,6 +161,11 @@ impl ClusterLayout {
 
     pub fn lease(&self, id: Id) -> Result<Key> {
         self.key(format_args!("lease/{id}.json"))
+    }
+
+    /// Lock files of a local repository: two pushers of one name take turns.
+    pub fn lock(&self, file: WalFile) -> Result<Key> {
+        self.key(format_args!("lock/{file}"))
     }
 
     /// Where an object waits that is too large to be created in one piece.

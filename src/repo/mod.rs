@@ -12,6 +12,9 @@ pub mod map;
 pub mod pack;
 mod parts;
 mod trailer;
+pub mod hole;
+pub mod layout;
+pub mod segment;
 
 use serde::{Deserialize, Serialize};
 

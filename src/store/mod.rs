@@ -9,6 +9,7 @@
 
 mod key;
 mod local;
+mod lock;
 mod reader;
 
 use std::ops::Range;
@@ -25,6 +26,7 @@ use object_store::{
 };
 
 pub use key::Key;
+pub use lock::Lock;
 pub use reader::ObjectReader;
 
 use crate::error::{Error, Kind, Result};
@@ -183,6 +185,11 @@ impl Store {
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(cause) => Err(self.failed(&cause, "delete", key)),
         }
+    }
+
+    /// Waits, at most `wait`, until no other process holds the lock of that name.
+    pub fn lock(&self, key: &Key, wait: Duration) -> Result<Lock> {
+        Lock::acquire(&self.root, key, wait)
     }
 
     /// Removes what killed writers left unpublished below a prefix and nobody has written to for

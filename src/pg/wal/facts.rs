@@ -235,6 +235,11 @@ impl<T> Listed<T> {
         self.count == 0
     }
 
+    /// The count alone.
+    pub fn emptied(&self) -> Self {
+        Self { count: self.count, first: Vec::new() }
+    }
+
     /// Are all of them listed?
     pub fn is_complete(&self) -> bool {
         self.count == self.first.len() as u64

@@ -1,0 +1,282 @@
+//! `wal-fetch %f %p`: PostgreSQL's restore_command. Brings one WAL file back, verified before it appears.
+//!
+//! PostgreSQL takes every exit status from 1 to 125 as "not in the archive", and may then end recovery and
+//! promote. So [`Outcome::Absent`] (exit 1) is said only when the repository was really read, has no such
+//! file, and that is not a hole. Everything else is retried and then ends above 125, which stops recovery
+//! and leaves it restartable. `docs/decisions/wal-fetch-exit-codes.md` has the reasons.
+
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::durable::StagedFile;
+use crate::error::{Error, Kind, Result};
+use crate::host;
+use crate::pg::history::TimelineHistory;
+use crate::pg::lsn::{SegmentSize, SystemId, Timeline};
+use crate::pg::names::{SegmentName, WalFile};
+use crate::pg::wal::SegmentHeader;
+use crate::pg::wal_dir;
+use crate::repo::{Cluster, Repository, hole, segment};
+
+/// What PostgreSQL asked for, and what `bootstrap-restore` told.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub file: WalFile,
+    /// Where to put it; relative to the data directory, which is the working directory.
+    pub target: PathBuf,
+    /// The last segment that the recovery target needs: absence beyond it is never a hole.
+    pub last_segment: Option<SegmentName>,
+    /// Whose WAL; else pg_control tells.
+    pub system_id: Option<SystemId>,
+}
+
+/// The two answers that PostgreSQL may build on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Delivered,
+    /// Proven: PostgreSQL may try pg_wal, older timelines, and end recovery.
+    Absent,
+}
+
+/// The exit code for an error: above 125, so that recovery stops, and nothing like a signal's.
+pub fn exit_code(kind: Kind) -> u8 {
+    200 + kind.exit_code().min(55)
+}
+
+/// Pauses between tries grow from the first to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+
+pub fn run(config: &Config, request: &Request) -> Result<Outcome> {
+    let data_directory = wal_dir::data_directory(&request.target)?;
+    if let Some(directory) = &data_directory {
+        host::refuse_foreign_root(directory)?;
+    }
+    let standby = match &data_directory {
+        Some(directory) => wal_dir::is_standby(directory)?,
+        None => false,
+    };
+    let fetch = Fetch { config, request, data_directory };
+    match (standby, request.file) {
+        // A wrong "no such history" makes a promotion take a timeline that is in use: never guessed.
+        (_, WalFile::History(_)) => fetch.insist(config.fetch.history_retry),
+        (true, _) => fetch.once_for_a_standby(),
+        (false, _) => fetch.insist(config.fetch.retry),
+    }
+}
+
+struct Fetch<'a> {
+    config: &'a Config,
+    request: &'a Request,
+    data_directory: Option<PathBuf>,
+}
+
+impl Fetch<'_> {
+    /// A standby asks again by itself, and may stream the segment meanwhile: better told "no" at once.
+    fn once_for_a_standby(&self) -> Result<Outcome> {
+        self.attempt().or_else(|error| {
+            tracing::error!("{error}; a standby asks again, so this is answered as not there");
+            Ok(Outcome::Absent)
+        })
+    }
+
+    /// Tries until it knows the answer or the budget is spent.
+    fn insist(&self, budget: Duration) -> Result<Outcome> {
+        let deadline = Instant::now() + budget;
+        let mut pause = FIRST_PAUSE;
+        let mut tries: u32 = 1;
+        loop {
+            let error = match self.attempt() {
+                Ok(outcome) => return Ok(outcome),
+                Err(error) => error,
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || (tries > 1 && !may_pass(error.kind())) {
+                return Err(error.context(format!("could not fetch {} in {tries} tries", self.request.file)));
+            }
+            tracing::warn!("{error}; trying again for {left:.0?}");
+            std::thread::sleep(pause.min(left));
+            pause = (pause * 2).min(LAST_PAUSE);
+            tries += 1;
+        }
+    }
+
+    fn attempt(&self) -> Result<Outcome> {
+        let system_id = match self.request.system_id {
+            Some(system_id) => system_id,
+            None => wal_dir::control_file(self.data_directory.as_deref())?.system_id,
+        };
+        let repository = Repository::open(self.config.repo()?, self.config.repo_id)?;
+        let cluster = repository.cluster(&self.config.cluster, system_id);
+        match self.deliver(&cluster) {
+            Ok(()) => Ok(Outcome::Delivered),
+            Err(error) if error.kind() == Kind::NotFound => self.absent(&cluster),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn deliver(&self, cluster: &Cluster) -> Result<()> {
+        match self.request.file {
+            WalFile::Segment(name) => {
+                self.deliver_into_place(|sink| segment::read(cluster, name, sink).map(drop))
+            }
+            WalFile::Partial(name) => {
+                self.deliver_into_place(|sink| segment::read_partial(cluster, name, sink).map(drop))
+            }
+            WalFile::History(timeline) => {
+                let content = segment::read_plain(cluster, self.request.file)?;
+                TimelineHistory::parse(timeline, &content)?;
+                self.deliver_into_place(|sink| write_all(sink, &content))
+            }
+            WalFile::BackupHistory(..) => {
+                let content = segment::read_plain(cluster, self.request.file)?;
+                self.deliver_into_place(|sink| write_all(sink, &content))
+            }
+        }
+    }
+
+    /// Writes under a temporary name and renames once all is verified. No fsync: PostgreSQL does that
+    /// itself for what it keeps (KeepFileRestoredFromArchive), and asks again for what it does not.
+    fn deliver_into_place(&self, write: impl FnOnce(&mut BufWriter<StagedFile>) -> Result<()>) -> Result<()> {
+        let staged = StagedFile::create_as(self.staged_path()?, &self.request.target, 0o600)?;
+        let mut sink = BufWriter::with_capacity(256 << 10, staged);
+        write(&mut sink)?;
+        let staged = sink.into_inner().map_err(|failed| {
+            Error::io(format!("write {}", self.request.target.display()), failed.error())
+        })?;
+        staged.place()
+    }
+
+    /// Beside the target. The server removes leftovers that are called xlogtemp.* when it starts
+    /// (RemoveTempXlogFiles), so a fetch that was killed leaves nothing for long.
+    fn staged_path(&self) -> Result<PathBuf> {
+        let target = &self.request.target;
+        let name = target.file_name().ok_or_else(|| {
+            Error::configuration(format!("{} is not a file to put WAL into", target.display()))
+        })?;
+        let staged = format!("xlogtemp.pgark.{}.{}", std::process::id(), name.to_string_lossy());
+        Ok(target.with_file_name(staged))
+    }
+
+    /// The object is not there. Is that the truth about the archive?
+    fn absent(&self, cluster: &Cluster) -> Result<Outcome> {
+        // A vanished mount also says "not there": the same repository must still be readable, and must
+        // know this cluster.
+        cluster.repository().confirm()?;
+        let size = cluster.header().map_err(|error| no_such_cluster(cluster, error))?.segment_size;
+        match self.request.file {
+            WalFile::Segment(name) => self.absent_segment(cluster, name, size),
+            WalFile::History(timeline) => absent_history(cluster, timeline, size),
+            // PostgreSQL never asks for these; a person did.
+            WalFile::Partial(_) | WalFile::BackupHistory(..) => Ok(Outcome::Absent),
+        }
+    }
+
+    fn absent_segment(&self, cluster: &Cluster, name: SegmentName, size: SegmentSize) -> Result<Outcome> {
+        let number = name.number(size)?;
+        if let Some(last) = self.request.last_segment
+            && number > last.number(size)?
+        {
+            return Ok(Outcome::Absent);
+        }
+        if self.is_in_pg_wal(name) {
+            return Ok(Outcome::Absent);
+        }
+        let Some(hole) = hole::find(cluster, name, size)? else { return Ok(Outcome::Absent) };
+        // A server that archives while we look may have stored it after our first look.
+        if segment::exists(cluster, name)? {
+            self.deliver(cluster)?;
+            return Ok(Outcome::Delivered);
+        }
+        Err(Error::not_found(format!(
+            "{name} is missing from the archive, but {} is there: recovery must not end at this hole",
+            hole.later
+        ))
+        .with_hint(format!(
+            "bring {name} back from the server that wrote it or its standby (wal-push), then start the server again"
+        )))
+    }
+
+    /// Whether pg_wal holds the segment, by its content: names are recycled.
+    fn is_in_pg_wal(&self, name: SegmentName) -> bool {
+        let Some(directory) = &self.data_directory else { return false };
+        holds_segment(&directory.join("pg_wal").join(name.to_string()), name)
+    }
+}
+
+/// An unreadable file counts as none: the answer is then the stricter one.
+fn holds_segment(path: &Path, name: SegmentName) -> bool {
+    use std::io::Read;
+    let read = || -> std::io::Result<(Vec<u8>, u64)> {
+        let file = std::fs::File::open(path)?;
+        let size = file.metadata()?.len();
+        let mut first = Vec::new();
+        file.take(SegmentHeader::LENGTH as u64).read_to_end(&mut first)?;
+        Ok((first, size))
+    };
+    read().is_ok_and(|(first, size)| {
+        SegmentHeader::parse(&first).and_then(|header| header.check(name, size)).is_ok()
+    })
+}
+
+/// A timeline with segments but without history is in use all the same: "no" would let a promotion take
+/// its number again.
+fn absent_history(cluster: &Cluster, timeline: Timeline, size: SegmentSize) -> Result<Outcome> {
+    match hole::any_segment(cluster, timeline, size)? {
+        None => Ok(Outcome::Absent),
+        Some(_) if segment::has_history(cluster, timeline)? => {
+            Err(Error::transient(format!("the history of timeline {timeline} has just been archived")))
+        }
+        Some(found) => Err(Error::not_found(format!(
+            "the archive has no history of timeline {timeline}, but its segment {found}: the timeline is in use"
+        ))
+        .with_hint(format!(
+            "push {} from the pg_wal of a server that was on it",
+            WalFile::History(timeline)
+        ))),
+    }
+}
+
+/// What a later try may find changed: a disk that comes back, a segment that is archived late.
+fn may_pass(kind: Kind) -> bool {
+    matches!(kind, Kind::Transient | Kind::NotFound | Kind::Configuration)
+}
+
+fn no_such_cluster(cluster: &Cluster, error: Error) -> Error {
+    if error.kind() != Kind::NotFound {
+        return error;
+    }
+    Error::not_found(format!(
+        "the repository has nothing of cluster \"{}\" with system identifier {}",
+        cluster.name(),
+        cluster.system_id()
+    ))
+    .with_hint("is the cluster's name right? is this the repository that its server archives into?")
+}
+
+fn write_all(sink: &mut impl std::io::Write, content: &[u8]) -> Result<()> {
+    sink.write_all(content).map_err(|cause| Error::io("write the WAL file", &cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_stops_recovery_and_none_looks_like_sigterm() {
+        for kind in [
+            Kind::Configuration,
+            Kind::NotFound,
+            Kind::Conflict,
+            Kind::Corrupt,
+            Kind::Transient,
+            Kind::Postgres,
+            Kind::Bug,
+        ] {
+            let code = exit_code(kind);
+            assert!(code > 125 && code != 143, "{kind:?}: {code}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! `wal-push %p`: PostgreSQL's archive_command. Stores one WAL file; success means that bytes and name are
+//! durable in the repository, because PostgreSQL then throws its own copy away.
+//!
+//! Refuses a file that is not what its name says, and other content under a stored name. Damage inside a
+//! segment is not refused: it is what the server has; it is stored, marked and logged as an error.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::host;
+use crate::pg::history::TimelineHistory;
+use crate::pg::label::BackupHistory;
+use crate::pg::lsn::{SystemId, Timeline};
+use crate::pg::names::{SegmentName, WalFile};
+use crate::pg::wal::{Extent, SegmentHeader, TimelineMatch, Walk};
+use crate::pg::wal_dir;
+use crate::pipe::compress::{Compressed, Options, compress};
+use crate::repo::segment::{self, Description, Stored};
+use crate::repo::{Cluster, ClusterHeader, Repository};
+
+/// More threads than this gain nothing on one segment.
+const MOST_WORKERS: usize = 4;
+/// A backup history or timeline history file is a few lines; this is far beyond.
+const MOST_PLAIN: u64 = 16 << 20;
+
+/// Stores the file at `path`, as the server named it.
+pub fn run(config: &Config, path: &Path) -> Result<Stored> {
+    let file = wal_file(path)?;
+    let data_directory = wal_dir::data_directory(path)?;
+    if let Some(directory) = &data_directory {
+        host::refuse_foreign_root(directory)?;
+    }
+    let push = Push { config, path, file, data_directory };
+    match file {
+        WalFile::Segment(name) => push.segment(name, Extent::Whole),
+        WalFile::Partial(name) => push.segment(name, Extent::Partial),
+        WalFile::History(timeline) => push.history(timeline),
+        WalFile::BackupHistory(..) => push.backup_history(),
+    }
+}
+
+fn wal_file(path: &Path) -> Result<WalFile> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name =
+        name.ok_or_else(|| Error::configuration(format!("{} is not a WAL file's name", path.display())))?;
+    name.parse()
+}
+
+/// One push: what to store, from where.
+struct Push<'a> {
+    config: &'a Config,
+    path: &'a Path,
+    file: WalFile,
+    data_directory: Option<PathBuf>,
+}
+
+impl Push<'_> {
+    fn open(&self) -> Result<File> {
+        let file = File::open(self.path).doing(|| format!("open {}", self.path.display()))?;
+        let metadata = file.metadata().doing(|| format!("look at {}", self.path.display()))?;
+        if !metadata.is_file() {
+            return Err(Error::configuration(format!("{} is not a regular file", self.path.display())));
+        }
+        Ok(file)
+    }
+
+    fn cluster(&self, system_id: SystemId) -> Result<Cluster> {
+        let repository = Repository::open(self.config.repo()?, self.config.repo_id)?;
+        Ok(repository.cluster(&self.config.cluster, system_id))
+    }
+
+    fn segment(&self, name: SegmentName, extent: Extent) -> Result<Stored> {
+        let mut source = self.open()?;
+        let header = self.read_header(&mut source)?;
+        let size = source.metadata().doing(|| format!("look at {}", self.path.display()))?.len();
+        let timeline_match = header.check(name, size)?;
+        let cluster = self.cluster(header.system_id)?;
+        cluster.ensure_header(&ClusterHeader {
+            version: 1,
+            system_id: header.system_id,
+            postgres_major: header.format.major(),
+            segment_size: header.segment_size,
+            wal_block_size: header.block_size,
+        })?;
+        let history = self.bring_history(&cluster, name.timeline)?;
+        check_timeline(name, &header, timeline_match, history.as_ref())?;
+        let _lock = cluster.store().lock(&cluster.layout().lock(self.file)?, self.config.push.lock_wait)?;
+        self.store(&cluster, &header, name, extent, source)
+    }
+
+    fn read_header(&self, source: &mut File) -> Result<SegmentHeader> {
+        let reading = || format!("read {}", self.path.display());
+        let mut first = Vec::with_capacity(SegmentHeader::LENGTH);
+        source.take(SegmentHeader::LENGTH as u64).read_to_end(&mut first).doing(reading)?;
+        source.seek(SeekFrom::Start(0)).doing(reading)?;
+        SegmentHeader::parse(&first).map_err(|error| error.context(self.path.display()))
+    }
+
+    /// The history of `timeline`, stored first when the repository lacks it: a server that was promoted
+    /// with archiving off never archives it, and a timeline without history can't be restored.
+    fn bring_history(&self, cluster: &Cluster, timeline: Timeline) -> Result<Option<TimelineHistory>> {
+        if timeline == Timeline(1) {
+            return Ok(None);
+        }
+        let file = WalFile::History(timeline);
+        match segment::read_plain(cluster, file) {
+            Ok(content) => return TimelineHistory::parse(timeline, &content).map(Some),
+            Err(error) if error.kind() == Kind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let path = self.path.with_file_name(file.to_string());
+        match std::fs::read(&path) {
+            Ok(content) => {
+                let history = TimelineHistory::parse(timeline, &content)?;
+                segment::put_plain(cluster, file, &content)?;
+                Ok(Some(history))
+            }
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+                tracing::error!(
+                    "neither the repository nor {} has the history of timeline {timeline}: \
+                     without it a restore can't follow this timeline",
+                    path.display()
+                );
+                Ok(None)
+            }
+            Err(cause) => Err(Error::io(format!("read {}", path.display()), &cause)),
+        }
+    }
+
+    fn store(
+        &self,
+        cluster: &Cluster,
+        header: &SegmentHeader,
+        name: SegmentName,
+        extent: Extent,
+        mut source: File,
+    ) -> Result<Stored> {
+        let mut walk = Walk::new(header, name, extent);
+        let display = self.path.display().to_string();
+        let options = self.options();
+        let compressed = compress(&mut source, &display, &options, &mut |bytes| walk.feed(bytes))?;
+        let facts = walk.finish();
+        self.refuse_changed_size(header, &compressed)?;
+        if !facts.damage.is_empty() {
+            let first = facts.damage.first.first().map(|damage| format!("{}: {}", damage.lsn, damage.what));
+            tracing::error!(
+                "{} is damaged in {} places; it is archived as it is; the first: {}",
+                self.path.display(),
+                facts.damage.count,
+                first.as_deref().unwrap_or("not kept")
+            );
+        }
+        let description = Description {
+            file: self.file,
+            postgres_major: header.format.major(),
+            segment_size: header.segment_size,
+            wal_block_size: header.block_size,
+            host: host::name(),
+            facts,
+        };
+        segment::put(cluster, description, compressed)
+    }
+
+    fn options(&self) -> Options {
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        Options {
+            level: self.config.compression_level,
+            workers: cores.min(MOST_WORKERS),
+            spool: self.config.spool.clone().unwrap_or_else(std::env::temp_dir),
+        }
+    }
+
+    fn refuse_changed_size(&self, header: &SegmentHeader, compressed: &Compressed) -> Result<()> {
+        if compressed.raw_size == header.segment_size.bytes() {
+            return Ok(());
+        }
+        Err(Error::transient(format!(
+            "{} changed while it was read: {} bytes came instead of {}",
+            self.path.display(),
+            compressed.raw_size,
+            header.segment_size.bytes()
+        )))
+    }
+
+    fn history(&self, timeline: Timeline) -> Result<Stored> {
+        let content = self.read_plain()?;
+        TimelineHistory::parse(timeline, &content).map_err(|error| error.context(self.path.display()))?;
+        self.put_plain(&content)
+    }
+
+    fn backup_history(&self) -> Result<Stored> {
+        let content = self.read_plain()?;
+        let size = wal_dir::control_file(self.data_directory.as_deref())?.segment_size;
+        BackupHistory::parse(&content)
+            .and_then(|history| history.check_name(self.file, size))
+            .map_err(|error| error.context(self.path.display()))?;
+        self.put_plain(&content)
+    }
+
+    fn read_plain(&self) -> Result<Vec<u8>> {
+        let mut content = Vec::new();
+        self.open()?
+            .take(MOST_PLAIN + 1)
+            .read_to_end(&mut content)
+            .doing(|| format!("read {}", self.path.display()))?;
+        if content.len() as u64 > MOST_PLAIN {
+            return Err(Error::corrupt(format!("{} has over {MOST_PLAIN} bytes", self.path.display())));
+        }
+        Ok(content)
+    }
+
+    /// History files carry no system identifier: the server's pg_control tells whose they are.
+    fn put_plain(&self, content: &[u8]) -> Result<Stored> {
+        let cluster = self.cluster(wal_dir::control_file(self.data_directory.as_deref())?.system_id)?;
+        let _lock = cluster.store().lock(&cluster.layout().lock(self.file)?, self.config.push.lock_wait)?;
+        segment::put_plain(&cluster, self.file, content)
+    }
+}
+
+/// A segment may begin with pages of an older timeline only where its history forks (XLogInitNewTimeline
+/// copies the beginning of the parent's segment).
+fn check_timeline(
+    name: SegmentName,
+    header: &SegmentHeader,
+    timeline_match: TimelineMatch,
+    history: Option<&TimelineHistory>,
+) -> Result<()> {
+    let TimelineMatch::Older(older) = timeline_match else { return Ok(()) };
+    let number = header.segment_size.segment_of(header.page_address);
+    let forks_here = |history: &TimelineHistory| {
+        history.entries().iter().any(|entry| {
+            entry.timeline == older && header.segment_size.segment_of(entry.switch_lsn) == number
+        })
+    };
+    if history.is_some_and(forks_here) {
+        return Ok(());
+    }
+    Err(Error::corrupt(format!(
+        "{name} begins with a page of timeline {older}, but the history of timeline {} does not fork from it there",
+        name.timeline
+    )))
+}

@@ -1,0 +1,405 @@
+//! Stored WAL: segments and `.partial` files, compressed behind a header; history and backup history files
+//! as PostgreSQL wrote them. `docs/repository-format.md`, "A stored segment", is the norm.
+//!
+//! A stored segment is, front to back: a zstd skippable frame of exactly [`HEADER_SIZE`] bytes with the
+//! header in JSON, padded, and the CRC-32C of all that; the data, zstd frames; where the facts do not fit
+//! into the header, a further skippable frame with them.
+//!
+//! Refuses other content under an existing name. Invariant: what `put_*` reported as stored is durable, and
+//! what [`read`] wrote into its sink before it returned success is to be thrown away.
+
+use std::io::{Read, Write};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Cluster, parse_json};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::ident::Id;
+use crate::pg::lsn::{SegmentSize, SystemId, Timeline};
+use crate::pg::names::{SegmentName, WalFile};
+use crate::pg::wal::SegmentFacts;
+use crate::pipe::compress::{Body, Compressed};
+use crate::pipe::decompress::{Expected, decompress};
+use crate::pipe::digest::{RawDigest, Sha256Digest};
+use crate::store::{Created, Key, ObjectReader};
+
+/// Bytes in front of a stored segment's data.
+pub const HEADER_SIZE: usize = 4096;
+
+/// zstd's first skippable frame magic, little-endian in the file.
+const SKIPPABLE: u32 = 0x184D_2A50;
+/// Magic and length.
+const FRAME_HEAD: usize = 8;
+/// `{"crc32c":"01234567"}` and a newline, at the very end of the header.
+const TRAILER: usize = 22;
+/// What is left for the JSON.
+const ROOM: usize = HEADER_SIZE - FRAME_HEAD - TRAILER;
+/// No facts are this long: `pg::wal` bounds each of its lists.
+const MAX_MORE: u64 = 16 << 20;
+
+/// The version of this object's format.
+const VERSION: u32 = 1;
+const FORMAT: &str = "pgark segment";
+
+/// The header of a stored segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredSegment {
+    pub format: String,
+    pub version: u32,
+    /// The name that PostgreSQL knows it by.
+    pub name: String,
+    pub system_id: SystemId,
+    pub timeline: Timeline,
+    pub postgres_major: u32,
+    pub segment_size: SegmentSize,
+    /// XLOG_BLCKSZ, bytes.
+    pub wal_block_size: u32,
+    /// BLAKE3 of the raw bytes: decides "the same bytes again".
+    pub blake3: RawDigest,
+    /// Where the data is in the object.
+    pub data: Extent,
+    /// Where the facts are when they do not fit here; then `facts` has its lists emptied.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub more: Option<Extent>,
+    pub archived: jiff::Timestamp,
+    /// The host that archived it.
+    pub host: String,
+    pub facts: SegmentFacts,
+}
+
+/// A run of bytes of a stored object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    pub offset: u64,
+    pub size: u64,
+    pub sha256: Sha256Digest,
+}
+
+/// How a `put_*` ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    New,
+    /// The same bytes were there already, and are whole.
+    Same,
+}
+
+/// What the caller knows of the file that it stores.
+#[derive(Clone, Debug)]
+pub struct Description {
+    pub file: WalFile,
+    pub postgres_major: u32,
+    pub segment_size: SegmentSize,
+    pub wal_block_size: u32,
+    pub host: String,
+    pub facts: SegmentFacts,
+}
+
+/// Stores a segment or a `.partial`, unless the same is there.
+pub fn put(cluster: &Cluster, description: Description, compressed: Compressed) -> Result<Stored> {
+    let key = match description.file {
+        WalFile::Segment(name) => cluster.layout().segment(name)?,
+        WalFile::Partial(name) => cluster.layout().partial(name, &partial_suffix(compressed.raw))?,
+        other => return Err(Error::bug(format!("{other} is not stored as a segment"))),
+    };
+    let raw = compressed.raw;
+    let (header, more) = describe(cluster, description, &compressed)?;
+    let sealed = seal(&header)?;
+    match create(cluster, &key, sealed, compressed.body, more)? {
+        Created::New => Ok(Stored::New),
+        Created::AlreadyThere => same_segment(cluster, &key, &header.name, raw),
+    }
+}
+
+/// The part of a `.partial`'s key that tells two of one name apart.
+pub fn partial_suffix(raw: RawDigest) -> String {
+    raw.to_string().chars().take(16).collect()
+}
+
+fn describe(
+    cluster: &Cluster,
+    description: Description,
+    compressed: &Compressed,
+) -> Result<(StoredSegment, Vec<u8>)> {
+    let data = Extent { offset: HEADER_SIZE as u64, size: compressed.body.len(), sha256: compressed.sha256 };
+    let mut header = StoredSegment {
+        format: FORMAT.to_string(),
+        version: VERSION,
+        name: description.file.to_string(),
+        system_id: cluster.system_id(),
+        timeline: description.file.timeline(),
+        postgres_major: description.postgres_major,
+        segment_size: description.segment_size,
+        wal_block_size: description.wal_block_size,
+        blake3: compressed.raw,
+        data,
+        more: None,
+        archived: jiff::Timestamp::now(),
+        host: description.host,
+        facts: description.facts,
+    };
+    if json(&header)?.len() <= ROOM {
+        return Ok((header, Vec::new()));
+    }
+    let facts = json(&header.facts)?;
+    let more = skippable(&facts)?;
+    let offset = data.offset + data.size + FRAME_HEAD as u64;
+    header.more = Some(Extent { offset, size: facts.len() as u64, sha256: Sha256Digest::of(&facts) });
+    header.facts = without_lists(&header.facts);
+    Ok((header, more))
+}
+
+/// The facts that fit into any header: the lists keep only their counts.
+fn without_lists(facts: &SegmentFacts) -> SegmentFacts {
+    SegmentFacts {
+        restore_points: facts.restore_points.emptied(),
+        settings: facts.settings.emptied(),
+        tablespaces: facts.tablespaces.emptied(),
+        timelines: facts.timelines.emptied(),
+        damage: facts.damage.emptied(),
+        unfinished: None,
+        ..facts.clone()
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|cause| Error::bug(format!("could not write JSON: {cause}")))
+}
+
+fn skippable(content: &[u8]) -> Result<Vec<u8>> {
+    let length = u32::try_from(content.len()).map_err(|_| Error::bug("a skippable frame of over 4 GiB"))?;
+    let mut frame = Vec::with_capacity(FRAME_HEAD + content.len());
+    frame.extend_from_slice(&SKIPPABLE.to_le_bytes());
+    frame.extend_from_slice(&length.to_le_bytes());
+    frame.extend_from_slice(content);
+    Ok(frame)
+}
+
+/// The header as it is stored: the JSON, spaces up to the trailer, the trailer.
+fn seal(header: &StoredSegment) -> Result<Vec<u8>> {
+    let mut content = json(header)?;
+    if content.len() > ROOM {
+        return Err(Error::bug(format!("the header of {} has {} bytes", header.name, content.len())));
+    }
+    content.resize(ROOM, b' ');
+    let checksum = crc32c::crc32c(&content);
+    content.extend_from_slice(format!("{{\"crc32c\":\"{checksum:08x}\"}}\n").as_bytes());
+    skippable(&content)
+}
+
+/// Parses what [`seal`] wrote.
+fn unseal(bytes: &[u8], name: &str) -> Result<StoredSegment> {
+    let damaged = |what: &str| Error::corrupt(format!("the header of {name} is damaged: {what}"));
+    let frame_head = [SKIPPABLE.to_le_bytes(), ((HEADER_SIZE - FRAME_HEAD) as u32).to_le_bytes()].concat();
+    let content = bytes.strip_prefix(&frame_head[..]).ok_or_else(|| damaged("it is not a pgark segment"))?;
+    let (content, trailer) = content
+        .split_at_checked(ROOM)
+        .filter(|(_, t)| t.len() == TRAILER)
+        .ok_or_else(|| damaged("it is cut off"))?;
+    let expected = format!("{{\"crc32c\":\"{:08x}\"}}\n", crc32c::crc32c(content));
+    if trailer != expected.as_bytes() {
+        return Err(damaged("its checksum does not match"));
+    }
+    let header: StoredSegment = parse_json(content, name)?;
+    if header.format != FORMAT || header.version == 0 || header.version > VERSION {
+        return Err(Error::configuration(format!(
+            "{name} is \"{}\" version {}; this program reads \"{FORMAT}\" up to version {VERSION}",
+            header.format, header.version
+        ))
+        .with_hint("use a newer pgark"));
+    }
+    Ok(header)
+}
+
+/// One conditional creation out of memory; what is too large for that is uploaded under a name of its own
+/// first and then given its final one, if that is still free.
+fn create(cluster: &Cluster, key: &Key, sealed: Vec<u8>, body: Body, more: Vec<u8>) -> Result<Created> {
+    let store = cluster.store();
+    let (mut file, mut left) = match body {
+        Body::Memory(bytes) => {
+            let parts = [Bytes::from(sealed), Bytes::from(bytes), Bytes::from(more)];
+            return store.create(key, parts.into_iter().collect::<object_store::PutPayload>());
+        }
+        Body::Spooled(file, length) => (file, length),
+    };
+    let staging = cluster.layout().staging(Id::random()?)?;
+    let mut upload = store.upload(&staging)?;
+    let mut part = sealed;
+    while left > 0 {
+        let length = left.min(PART);
+        let read = (&mut file).take(length).read_to_end(&mut part).doing(|| "read the spool file")?;
+        if read as u64 != length {
+            return Err(Error::transient(
+                "could not read the spool file: it is shorter than what was written",
+            ));
+        }
+        left -= length;
+        upload.write(Bytes::from(std::mem::take(&mut part)))?;
+    }
+    if !more.is_empty() {
+        upload.write(Bytes::from(more))?;
+    }
+    upload.finish()?;
+    store.promote(&staging, key)
+}
+
+/// Bytes of one part of an upload.
+const PART: u64 = 8 << 20;
+
+/// Somebody stored this name before. The same bytes are success, once they are known to be whole: after
+/// our exit 0 the server throws its copy away.
+fn same_segment(cluster: &Cluster, key: &Key, file: &str, raw: RawDigest) -> Result<Stored> {
+    let name = cluster.store().name(key);
+    let (header, reader) = open(cluster, key)?;
+    if header.blake3 != raw {
+        return Err(Error::conflict(format!(
+            "{file} is already archived with other content: BLAKE3 {} is stored at {name}, {raw} was pushed",
+            header.blake3
+        ))
+        .with_hint(
+            "two servers write the same timeline into this repository: stop one, or give it another cluster name",
+        ));
+    }
+    verify(&header, reader, &name).map_err(|error| {
+        error.with_hint("move the damaged object out of the repository; the next push stores it again")
+    })?;
+    cluster.store().settle(key)?;
+    Ok(Stored::Same)
+}
+
+fn verify(header: &StoredSegment, mut reader: ObjectReader, name: &str) -> Result<()> {
+    decompress(&mut reader, &mut std::io::sink(), header.expected(), name)
+}
+
+impl StoredSegment {
+    fn expected(&self) -> Expected {
+        Expected { stored: self.data.size, sha256: self.data.sha256, raw: self.segment_size.bytes() }
+    }
+}
+
+/// Opens a stored segment: its header, and a reader that stands at the data.
+fn open(cluster: &Cluster, key: &Key) -> Result<(StoredSegment, ObjectReader)> {
+    let name = cluster.store().name(key);
+    let mut reader = cluster.store().reader(key)?;
+    let mut bytes = Vec::with_capacity(HEADER_SIZE);
+    (&mut reader).take(HEADER_SIZE as u64).read_to_end(&mut bytes).doing(|| format!("read {name}"))?;
+    let header = unseal(&bytes, &name)?;
+    if header.data.offset != HEADER_SIZE as u64 || header.system_id != cluster.system_id() {
+        return Err(Error::corrupt(format!(
+            "{name} is not what its place says: system identifier {}, data at {}",
+            header.system_id, header.data.offset
+        )));
+    }
+    Ok((header, reader))
+}
+
+/// Reads a stored segment into `sink`, with every check; [`Kind::NotFound`] only when the object is not
+/// there. Until this returns success, what is in the sink may be wrong.
+pub fn read(cluster: &Cluster, segment: SegmentName, sink: &mut impl Write) -> Result<StoredSegment> {
+    read_key(cluster, &cluster.layout().segment(segment)?, &segment.to_string(), sink)
+}
+
+fn read_key(cluster: &Cluster, key: &Key, expected: &str, sink: &mut impl Write) -> Result<StoredSegment> {
+    let (header, mut reader) = open(cluster, key)?;
+    expect_name(cluster, key, &header, expected)?;
+    decompress(&mut reader, sink, header.expected(), &cluster.store().name(key))?;
+    Ok(header)
+}
+
+fn expect_name(cluster: &Cluster, key: &Key, header: &StoredSegment, expected: &str) -> Result<()> {
+    if header.name == expected {
+        return Ok(());
+    }
+    Err(Error::corrupt(format!(
+        "{} should hold {expected}, but holds {}",
+        cluster.store().name(key),
+        header.name
+    )))
+}
+
+/// Reads a stored `.partial`. Several of one name are a conflict that only a person can decide.
+pub fn read_partial(cluster: &Cluster, segment: SegmentName, sink: &mut impl Write) -> Result<StoredSegment> {
+    let level = cluster.store().level(&cluster.layout().log(segment.timeline, segment.log)?)?;
+    let ours = |key: &Key| super::layout::parse_partial(key).is_some_and(|(name, _)| name == segment);
+    let keys: Vec<Key> = level.objects.into_iter().map(|meta| meta.key).filter(ours).collect();
+    let file = WalFile::Partial(segment).to_string();
+    match keys.as_slice() {
+        [key] => read_key(cluster, key, &file, sink),
+        [] => Err(Error::not_found(format!("could not find {file} in the repository"))),
+        several => {
+            let names: Vec<String> = several.iter().map(|key| cluster.store().name(key)).collect();
+            Err(Error::conflict(format!(
+                "there are {} files called {file}: {}",
+                several.len(),
+                names.join(", ")
+            ))
+            .with_hint("take the one you want with `zstd -dc`"))
+        }
+    }
+}
+
+/// The header of a stored segment, with all its facts.
+pub fn read_header(cluster: &Cluster, segment: SegmentName) -> Result<StoredSegment> {
+    let key = cluster.layout().segment(segment)?;
+    let (mut header, _) = open(cluster, &key)?;
+    expect_name(cluster, &key, &header, &segment.to_string())?;
+    if let Some(more) = header.more.filter(|more| more.size <= MAX_MORE) {
+        let name = cluster.store().name(&key);
+        let bytes = cluster.store().get_range(&key, more.offset..more.offset.saturating_add(more.size))?;
+        if Sha256Digest::of(&bytes) != more.sha256 {
+            return Err(Error::corrupt(format!("the facts behind the data of {name} are damaged")));
+        }
+        header.facts = parse_json(&bytes, &name)?;
+    }
+    Ok(header)
+}
+
+/// Stores a history or backup history file as it is, unless the same is there.
+pub fn put_plain(cluster: &Cluster, file: WalFile, content: &[u8]) -> Result<Stored> {
+    let key = plain_key(cluster, file)?;
+    let store = cluster.store();
+    match store.create(&key, content.to_vec())? {
+        Created::New => Ok(Stored::New),
+        Created::AlreadyThere => {
+            let found = store.get(&key)?;
+            if found != content {
+                return Err(Error::conflict(format!(
+                    "{file} is already archived with other content: SHA-256 {} is stored at {}, {} was pushed",
+                    Sha256Digest::of(&found),
+                    store.name(&key),
+                    Sha256Digest::of(content)
+                ))
+                .with_hint("two servers made the same timeline: give one another cluster name"));
+            }
+            store.settle(&key)?;
+            Ok(Stored::Same)
+        }
+    }
+}
+
+/// Reads a history or backup history file.
+pub fn read_plain(cluster: &Cluster, file: WalFile) -> Result<Bytes> {
+    cluster.store().get(&plain_key(cluster, file)?)
+}
+
+/// Whether the repository has the history of a timeline.
+pub fn has_history(cluster: &Cluster, timeline: Timeline) -> Result<bool> {
+    cluster.store().exists(&cluster.layout().history(timeline)?)
+}
+
+fn plain_key(cluster: &Cluster, file: WalFile) -> Result<Key> {
+    match file {
+        WalFile::History(timeline) => cluster.layout().history(timeline),
+        WalFile::BackupHistory(name, offset) => cluster.layout().backup_history(name, offset),
+        other => Err(Error::bug(format!("{other} is not stored as it is"))),
+    }
+}
+
+/// Whether the repository has a segment, without opening it.
+pub fn exists(cluster: &Cluster, segment: SegmentName) -> Result<bool> {
+    match cluster.store().head(&cluster.layout().segment(segment)?) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == Kind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
