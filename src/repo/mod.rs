@@ -7,14 +7,13 @@
 pub mod backup;
 pub mod catalog;
 pub mod escape;
+pub mod hole;
 pub mod layout;
 pub mod map;
 pub mod pack;
 mod parts;
-mod trailer;
-pub mod hole;
-pub mod layout;
 pub mod segment;
+mod trailer;
 
 use serde::{Deserialize, Serialize};
 
