@@ -6,3 +6,5 @@ mod harness;
 mod connecting;
 #[path = "pgserver/encrypting.rs"]
 mod encrypting;
+#[path = "pgserver/settings.rs"]
+mod settings;
