@@ -14,8 +14,10 @@ mod sorted_names;
 
 use std::fs::Metadata;
 use std::io::ErrorKind;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
 
 use super::exclude::{Exclusion, excluded};
 use super::oid::Oid;
@@ -36,19 +38,27 @@ pub struct Tablespace {
     pub location: Option<PathBuf>,
 }
 
-/// Something that the walk found. Paths are relative to the data directory.
+/// Something that the walk found, as it was when it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
+    /// Relative to the data directory, which is the empty path itself.
     pub path: PathBuf,
     pub kind: FoundKind,
+    /// Permission bits.
+    pub mode: u32,
+    /// In whole seconds.
+    pub modified: Timestamp,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FoundKind {
-    /// A directory, or a link to one that counts as one. Its mode.
-    Directory { mode: u32 },
-    /// A regular file, its mode and its size in bytes when it was looked at.
-    File { mode: u32, size: u64 },
+    /// A directory, or a link to one that counts as one.
+    Directory,
+    /// A regular file.
+    File {
+        /// In bytes.
+        size: u64,
+    },
     /// Not copied, and somebody might miss it.
     Skipped { reason: &'static str },
 }
@@ -93,6 +103,8 @@ impl DataDir {
     /// Shows `visit` everything that a backup copies, directories before what they hold. Ends with the
     /// first error of `visit`.
     pub fn walk(&self, visit: &mut impl FnMut(Found) -> Result<()>) -> Result<()> {
+        let root = self.path.metadata().doing(|| format!("look at {}", self.path.display()))?;
+        visit(Found::new(PathBuf::new(), classify(&root), &root))?;
         self.walk_directory(Path::new(""), visit)
     }
 
@@ -103,19 +115,19 @@ impl DataDir {
             if holds_relations && self.is_unlogged(directory, name.to_str())? {
                 continue;
             }
-            let path = directory.join(name);
-            match self.look(&path)? {
-                Some(FoundKind::Directory { mode }) => self.walk_into(path, mode, visit)?,
-                Some(kind) => visit(Found { path, kind })?,
+            match self.look(directory.join(name))? {
+                Some(found) if found.kind == FoundKind::Directory => self.walk_into(found, visit)?,
+                Some(found) => visit(found)?,
                 None => {}
             }
         }
         Ok(())
     }
 
-    fn walk_into(&self, path: PathBuf, mode: u32, visit: &mut impl FnMut(Found) -> Result<()>) -> Result<()> {
+    fn walk_into(&self, found: Found, visit: &mut impl FnMut(Found) -> Result<()>) -> Result<()> {
+        let path = found.path.clone();
+        visit(found)?;
         let emptied = excluded(&path, true, self.major) == Exclusion::SkipContents;
-        visit(Found { path: path.clone(), kind: FoundKind::Directory { mode } })?;
         if emptied || self.nested.contains(&path) {
             return Ok(());
         }
@@ -124,18 +136,22 @@ impl DataDir {
     }
 
     /// What is at `path`; None when it is excluded or gone.
-    fn look(&self, path: &Path) -> Result<Option<FoundKind>> {
-        let Some(metadata) = present(self.path.join(path).symlink_metadata(), path)? else { return Ok(None) };
-        let target = if metadata.is_symlink() { self.target(path)? } else { Some(metadata.clone()) };
+    fn look(&self, path: PathBuf) -> Result<Option<Found>> {
+        let Some(metadata) = present(self.path.join(&path).symlink_metadata(), &path)? else {
+            return Ok(None);
+        };
+        let target = if metadata.is_symlink() { self.target(&path)? } else { Some(metadata.clone()) };
         let is_dir = target.as_ref().is_some_and(Metadata::is_dir);
-        let exclusion = excluded(path, is_dir, self.major);
-        if exclusion == Exclusion::Skip || self.is_later_tablespace(path) {
+        let exclusion = excluded(&path, is_dir, self.major);
+        if exclusion == Exclusion::Skip || self.is_later_tablespace(&path) {
             return Ok(None);
         }
-        if metadata.is_symlink() && exclusion == Exclusion::Copy && !is_servers_own(path) {
-            return Ok(Some(FoundKind::Skipped { reason: "it is a symbolic link" }));
+        if metadata.is_symlink() && exclusion == Exclusion::Copy && !is_servers_own(&path) {
+            let kind = FoundKind::Skipped { reason: "it is a symbolic link" };
+            return Ok(Some(Found::new(path, kind, &metadata)));
         }
-        target.map(|target| classify(&target)).map_or_else(|| Err(dangling(path)), |found| Ok(Some(found)))
+        let target = target.ok_or_else(|| dangling(&path))?;
+        Ok(Some(Found::new(path, classify(&target), &target)))
     }
 
     /// What a link points to; None when that is not there.
@@ -222,13 +238,20 @@ fn dangling(path: &Path) -> Error {
         .with_hint("is the file system mounted to which it points?")
 }
 
+impl Found {
+    fn new(path: PathBuf, kind: FoundKind, metadata: &Metadata) -> Self {
+        // A time that no calendar has is nobody's loss.
+        let modified = Timestamp::from_second(metadata.mtime()).unwrap_or(Timestamp::UNIX_EPOCH);
+        Self { path, kind, mode: metadata.mode() & 0o7777, modified }
+    }
+}
+
 fn classify(metadata: &Metadata) -> FoundKind {
-    let mode = metadata.permissions().mode() & 0o7777;
     let kind = metadata.file_type();
     if kind.is_dir() {
-        FoundKind::Directory { mode }
+        FoundKind::Directory
     } else if kind.is_file() {
-        FoundKind::File { mode, size: metadata.len() }
+        FoundKind::File { size: metadata.len() }
     } else if kind.is_socket() {
         FoundKind::Skipped { reason: "it is a socket" }
     } else {
@@ -239,7 +262,7 @@ fn classify(metadata: &Metadata) -> FoundKind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     const VERSION: &str = "PG_15_202209061";
 
@@ -261,18 +284,21 @@ mod tests {
         root
     }
 
-    /// The paths, with a slash behind directories and a question mark behind what is skipped.
+    /// The paths below the data directory, with a slash behind directories and a question mark behind what is
+    /// skipped.
     fn walked(dir: &DataDir) -> Result<Vec<String>> {
         let mut found = Vec::new();
         dir.walk(&mut |entry| {
             let mark = match entry.kind {
-                FoundKind::Directory { .. } => "/",
+                FoundKind::Directory => "/",
                 FoundKind::File { .. } => "",
                 FoundKind::Skipped { .. } => "?",
             };
             found.push(format!("{}{mark}", entry.path.display()));
             Ok(())
         })?;
+        assert_eq!(found.first().map(String::as_str), Some("/"), "the data directory itself");
+        found.remove(0);
         Ok(found)
     }
 
@@ -321,12 +347,12 @@ mod tests {
         let mut found = Vec::new();
         let dir = DataDir::open(root.path(), major()).expect("opened");
         dir.walk(&mut |entry| {
-            found.push(entry.kind);
+            found.push((entry.path.display().to_string(), entry.kind, entry.mode));
             Ok(())
         })
         .expect("walked");
-        assert_eq!(found.first(), Some(&FoundKind::Directory { mode: 0o750 }));
-        assert_eq!(found.get(2), Some(&FoundKind::File { mode: 0o640, size: 12 }));
+        assert_eq!(found[1], ("base".to_string(), FoundKind::Directory, 0o750));
+        assert_eq!(found[3], ("base/5/16384".to_string(), FoundKind::File { size: 12 }, 0o640));
     }
 
     #[test]
@@ -430,6 +456,6 @@ mod tests {
             Ok(())
         })
         .expect("walked");
-        assert_eq!(found, ["base", "base/5", "base/5/16384", "pg_tblspc"]);
+        assert_eq!(found, ["", "base", "base/5", "base/5/16384", "pg_tblspc"]);
     }
 }
