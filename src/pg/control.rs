@@ -162,7 +162,10 @@ impl ControlFile {
     /// The same, with the bytes in which it was found: those that a backup may keep.
     pub fn read_with_bytes(data_directory: &Path) -> Result<(Self, Vec<u8>)> {
         let path = Self::path(data_directory);
-        parse_until_whole(|| read_file(&path)).map_err(|error| error.context(path.display()))
+        parse_until_whole(
+            || read_file(&path),
+            |bytes| ControlFile::parse(bytes).map_err(|error| error.context(path.display())),
+        )
     }
 
     /// Parses the whole file. `Kind::Corrupt` when it may be torn.
@@ -196,16 +199,19 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
     let limit = FILE_SIZE as u64 + 1;
     let mut bytes = Vec::with_capacity(FILE_SIZE + 1);
     let read = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
-    read.doing(|| "read it")?;
+    read.doing(|| format!("read {}", path.display()))?;
     Ok(bytes)
 }
 
 /// Until it is whole, or the same damage is seen twice, which is then no write under way, or too often:
 /// as get_controlfile (controldata_utils.c).
-fn parse_until_whole(mut read: impl FnMut() -> Result<Vec<u8>>) -> Result<(ControlFile, Vec<u8>)> {
+fn parse_until_whole(
+    mut read: impl FnMut() -> Result<Vec<u8>>,
+    parse: impl Fn(&[u8]) -> Result<ControlFile>,
+) -> Result<(ControlFile, Vec<u8>)> {
     let mut bytes = read()?;
     for _ in 0..RETRIES {
-        match ControlFile::parse(&bytes) {
+        match parse(&bytes) {
             Ok(control) => return Ok((control, bytes)),
             Err(error) if error.kind() != Kind::Corrupt => return Err(error),
             Err(_) => std::thread::sleep(RETRY_DELAY),
@@ -216,7 +222,7 @@ fn parse_until_whole(mut read: impl FnMut() -> Result<Vec<u8>>) -> Result<(Contr
         }
         bytes = again;
     }
-    ControlFile::parse(&bytes).map(|control| (control, bytes))
+    parse(&bytes).map(|control| (control, bytes))
 }
 
 /// The format version, if it is one of ours: before it is known there is no telling where the CRC is.
@@ -417,7 +423,7 @@ mod tests {
     fn a_torn_file_is_read_again_until_it_is_whole() {
         let torn = |byte| [&rewritten(15, 32, [byte; 4])[..100], &real(15)[100..]].concat();
         let mut reads = vec![real(15), torn(8), torn(9)];
-        let read = parse_until_whole(|| Ok(reads.pop().expect("not read more often than needed")));
+        let read = parse_until_whole(|| Ok(reads.pop().expect("no further reads")), ControlFile::parse);
         assert!(read.is_ok_and(|(_, bytes)| bytes == real(15)));
         assert!(reads.is_empty());
     }
@@ -430,15 +436,21 @@ mod tests {
             bytes
         };
         let mut count = 0_u8;
-        let same = parse_until_whole(|| {
-            count += 1;
-            Ok(damaged(0xAA))
-        });
+        let same = parse_until_whole(
+            || {
+                count += 1;
+                Ok(damaged(0xAA))
+            },
+            ControlFile::parse,
+        );
         assert_eq!((same.map_err(|error| error.kind()), count), (Err(Kind::Corrupt), 2));
-        let changing = parse_until_whole(|| {
-            count += 1;
-            Ok(damaged(0xA0 | count))
-        });
+        let changing = parse_until_whole(
+            || {
+                count += 1;
+                Ok(damaged(0xA0 | count))
+            },
+            ControlFile::parse,
+        );
         assert_eq!((changing.map_err(|error| error.kind()), count), (Err(Kind::Corrupt), 13));
     }
 
@@ -446,17 +458,12 @@ mod tests {
     fn an_error_names_the_path() {
         let directory = tempfile::tempdir().expect("a directory");
         let missing = ControlFile::read(directory.path()).expect_err("nothing there");
-        assert!(
-            missing.message().contains("global/pg_control: could not read it: No such file"),
-            "{missing}"
-        );
+        let path = ControlFile::path(directory.path()).display().to_string();
+        assert!(missing.message().starts_with(&format!("could not read {path}: No such file")), "{missing}");
         std::fs::create_dir(directory.path().join("global")).expect("created");
         std::fs::write(ControlFile::path(directory.path()), b"short").expect("written");
         let short = ControlFile::read(directory.path()).expect_err("too short");
-        assert!(
-            short.message().contains("global/pg_control: could not read pg_control: expected"),
-            "{short}"
-        );
+        assert!(short.message().starts_with(&format!("{path}: could not read pg_control: ")), "{short}");
         std::fs::write(ControlFile::path(directory.path()), real(16)).expect("written");
         assert!(ControlFile::read(directory.path()).is_ok_and(|control| control.major.number() == 16));
     }

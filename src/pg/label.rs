@@ -69,7 +69,9 @@ impl BackupLabel {
             return Ok(());
         }
         let (start, found) = (self.start, self.start_segment);
-        Err(Error::corrupt(format!("backup label: {start} is in segment {expected}, not in {found}")))
+        Err(Error::corrupt(format!(
+            "could not use the backup label: {start} is in segment {expected}, not in {found}"
+        )))
     }
 }
 
@@ -105,7 +107,7 @@ impl BackupHistory {
         if name == expected {
             return Ok(());
         }
-        Err(Error::corrupt(format!("backup history file {name}: by its content its name is {expected}")))
+        Err(Error::corrupt(format!("could not use {name}: by its content its name is {expected}")))
     }
 }
 
