@@ -1,5 +1,6 @@
 //! Facts about PostgreSQL: one room for everything that a new major version can change.
 
+pub mod binaries;
 pub mod client;
 pub mod conninfo;
 pub mod control;
@@ -11,6 +12,7 @@ pub mod lsn;
 pub mod names;
 pub mod oid;
 pub mod page;
+pub mod recovery;
 pub mod relfile;
 pub mod settings;
 pub mod settings_file;
