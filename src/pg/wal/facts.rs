@@ -26,6 +26,9 @@ pub struct SegmentFacts {
     /// The first record that starts in this segment, if one does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_lsn: Option<Lsn>,
+    /// The last whole record that starts in this segment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_lsn: Option<Lsn>,
     /// Where the last whole record ends: where PostgreSQL looks for the next one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end_lsn: Option<Lsn>,

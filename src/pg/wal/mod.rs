@@ -12,6 +12,7 @@ mod header;
 mod open;
 mod page;
 mod record;
+mod search;
 #[cfg(test)]
 mod synthetic;
 mod unfinished;
@@ -22,5 +23,6 @@ pub use facts::{
     TablespaceAction, TablespaceChange, TimelineStart, WalLevel, WalSettings, XidRange,
 };
 pub use header::{SegmentHeader, TimelineMatch, WalFormat};
+pub use search::{Landmark, Search, Sought};
 pub use unfinished::{Piece, Unfinished, join_unfinished};
 pub use walk::{Extent, Walk};

@@ -16,6 +16,7 @@ use super::header::{SegmentHeader, WalFormat};
 use super::open::OpenRecord;
 use super::page::{LONG_HEADER, PageHeader};
 use super::record::{MAX_RECORD, RECORD_HEADER, RecordHeader, Whole, checksum};
+use super::search::{Landmark, Search};
 use super::unfinished::Unfinished;
 use crate::error::{Error, Result};
 use crate::pg::lsn::{Lsn, Timeline};
@@ -85,6 +86,9 @@ pub struct Walk {
     after_split_header: Option<Lsn>,
     /// Only the record begun earlier is of interest.
     joining: bool,
+    search: Option<Search>,
+    /// The first record that is sought.
+    found: Option<Landmark>,
     facts: SegmentFacts,
 }
 
@@ -105,6 +109,8 @@ impl Walk {
             replaced: None,
             after_split_header: None,
             joining: false,
+            search: None,
+            found: None,
             facts: SegmentFacts::default(),
         }
     }
@@ -128,6 +134,17 @@ impl Walk {
         walk.state = State::InRecord;
         walk.joining = true;
         Ok(walk)
+    }
+
+    /// Looks for a record on the way: see [`Walk::found`].
+    pub fn searching(mut self, search: Search) -> Self {
+        self.search = Some(search);
+        self
+    }
+
+    /// The first record so far that is sought, of those that lie wholly within the segment.
+    pub fn found(&self) -> Option<&Landmark> {
+        self.found.as_ref()
     }
 
     /// Takes the next bytes of the segment.
@@ -330,6 +347,7 @@ impl Walk {
         self.previous = Previous::At(lsn);
         self.facts.records = self.facts.records.saturating_add(1);
         self.facts.first_lsn.get_or_insert(lsn);
+        self.facts.last_lsn = Some(lsn);
         self.facts.end_lsn = Some(end);
         if !may_matter(header) && self.replaced.is_none() {
             return true;
@@ -344,6 +362,9 @@ impl Walk {
         });
         if let Some(replaced) = self.replaced.take() {
             self.check_replacement(lsn, replaced, &fact);
+        }
+        if let Some(search) = self.search.as_ref().filter(|_| self.found.is_none()) {
+            self.found = search.matches(&fact, lsn, end);
         }
         let is_switch = fact == Fact::Switch;
         self.facts.note(fact, lsn, end);
