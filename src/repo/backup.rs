@@ -302,19 +302,19 @@ pub fn labels(cluster: &Cluster) -> Result<Vec<Name>> {
     Ok(labels)
 }
 
-/// The headers of all backups, sorted by label. A header that can't be read is an error: whoever decides what
-/// may be deleted, or which backup is the newest, must not overlook one.
+/// The headers of all backups, sorted by label, one at a time: together they may be large.
+pub fn iter(cluster: &Cluster) -> Result<impl Iterator<Item = Result<BackupHeader>>> {
+    Ok(labels(cluster)?.into_iter().filter_map(|label| match read(cluster, &label) {
+        // Deleted since it was listed.
+        Err(error) if error.kind() == Kind::NotFound => None,
+        read => Some(read),
+    }))
+}
+
+/// The headers of all backups, sorted by label. One that can't be read is an error: whoever decides what may
+/// be deleted, or which backup is the newest, must not overlook one.
 pub fn list(cluster: &Cluster) -> Result<Vec<BackupHeader>> {
-    let mut headers = Vec::new();
-    for label in labels(cluster)? {
-        match read(cluster, &label) {
-            Ok(header) => headers.push(header),
-            // Deleted since it was listed.
-            Err(error) if error.kind() == Kind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(headers)
+    iter(cluster)?.collect()
 }
 
 /// Makes the backup not exist. Its map and packs become garbage; false when there was no such backup.

@@ -9,10 +9,12 @@ pub mod catalog;
 pub mod escape;
 pub mod hole;
 pub mod layout;
+pub mod lease;
 pub mod map;
 pub mod pack;
 mod parts;
 pub mod segment;
+pub mod sweep;
 mod trailer;
 
 use serde::{Deserialize, Serialize};
