@@ -23,7 +23,7 @@ inside() {
 clean_up() {
     trap '' INT TERM HUP
     # The story and what it waits for are one process group; its servers are not in it.
-    [ -z "${story:-}" ] || kill -TERM -- "-$story" 2>/dev/null || true
+    [ -z "${story:-}" ] || { kill -TERM -- "-$story" && wait "$story"; } 2>/dev/null || true
     local server pid
     for server in primary restored; do
         pid=$(head -n 1 "$dir/$server/postmaster.pid" 2>/dev/null) || continue
