@@ -88,7 +88,7 @@ fn transactions_restore_points_settings_and_tablespaces_are_found() {
     assert_eq!(change.settings.max_locks_per_transaction, 64);
     assert_eq!(change.settings.wal_level, WalLevel::Replica);
     assert!(change.settings.track_commit_timestamp && !change.settings.wal_log_hints);
-    let actions: Vec<_> = facts.tablespaces.first.iter().map(|it| (it.oid, it.change.clone())).collect();
+    let actions: Vec<_> = facts.tablespaces.first.iter().map(|it| (it.oid.0, it.change.clone())).collect();
     let created = TablespaceAction::Created("/srv/fast".into());
     assert_eq!(actions, [(0x4001, created), (0x4001, TablespaceAction::Dropped)]);
     assert_eq!(facts.timelines.count, 1);
