@@ -12,7 +12,8 @@ use pgark::pg::lsn::{Lsn, Timeline};
 use pgark::pg::names::SegmentName;
 use pgark::pg::time::Timestamp;
 use pgark::pg::wal::{
-    Extent, RawText, SegmentFacts, SegmentHeader, TablespaceAction, TimelineMatch, Walk, join_unfinished,
+    Extent, RawText, SegmentFacts, SegmentHeader, TablespaceAction, TimelineMatch, Walk, XidRange,
+    join_unfinished,
 };
 
 /// A record as pg_waldump tells it.
@@ -89,6 +90,8 @@ fn expected(records: &[Record], start: Lsn, end: Lsn) -> SegmentFacts {
     };
     facts.earliest_time = of(false).map(|(time, _)| time).min();
     facts.latest_time = of(false).map(|(time, _)| time).max();
+    let xids = || of(false).map(|(_, xid)| xid).filter(|xid| *xid != 0);
+    facts.xids = xids().min().zip(xids().max()).map(|(lowest, highest)| XidRange { lowest, highest });
     facts.earliest_prepare = of(true).map(|(time, _)| time).min();
     facts.latest_prepare = of(true).map(|(time, _)| time).max();
     facts
@@ -103,6 +106,7 @@ fn comparable(facts: &SegmentFacts) -> SegmentFacts {
         latest_time: facts.latest_time,
         earliest_prepare: facts.earliest_prepare,
         latest_prepare: facts.latest_prepare,
+        xids: facts.xids,
         ..SegmentFacts::default()
     }
 }
@@ -273,6 +277,41 @@ fn the_walk_agrees_with_pg_waldump() {
     assert!(changed.settings.wal_log_hints && changed.settings.track_commit_timestamp);
     let switches = facts().filter(|facts| facts.switch).count();
     assert!(switches >= 2, "{switches}");
+}
+
+/// Writes until exactly so many bytes of a segment remain, then switches: the record of the switch has 24.
+const SWITCH_WITH_LEFT: &str = "
+    create function switch_with_left(target int) returns pg_lsn language plpgsql as $$
+    declare remaining bigint;
+    begin
+      for attempt in 1..20000 loop
+        remaining := 1048576 - (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint % 1048576;
+        -- On the segment's last page, a message of n bytes makes a record of n + 55.
+        if remaining between target + 400 and 8000 then
+          perform pg_logical_emit_message(false, 'x', repeat('a', (remaining - target - 55)::int));
+          if (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint % 1048576 = 1048576 - target then
+            return pg_switch_wal();
+          end if;
+        end if;
+        perform pg_logical_emit_message(false, 'x', repeat('a', 300));
+      end loop;
+      raise exception 'never % bytes left', target;
+    end $$";
+
+#[test]
+fn a_switch_whose_record_crosses_the_segments_end_agrees_with_pg_waldump() {
+    let archive = Scratch::new();
+    let cluster = archiving(&archive).start();
+    cluster.psql(SWITCH_WITH_LEFT);
+    for left in [8, 16, 24] {
+        cluster.psql(&format!("select switch_with_left({left}); create table t{left}()"));
+    }
+    cluster.archive_everything();
+    let (walked, _) = compare(archive.path(), Timeline(1));
+    let empty = walked.iter().filter(|one| one.facts.switch && one.facts.first_lsn.is_none()).count();
+    assert_eq!(empty, 2, "8 and 16 bytes do not hold the record of a switch, 24 do");
+    let joined = join_all(&walked);
+    assert_eq!(joined.iter().filter(|facts| facts.switch).count(), 2);
 }
 
 #[test]
