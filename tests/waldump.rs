@@ -79,28 +79,31 @@ fn waldump(dir: &Path, first: &str, last: &str) -> Vec<Record> {
 
 /// What a walk must find of these records, all of which start in the segment at `start`.
 fn expected(records: &[Record], start: Lsn, end: Lsn) -> SegmentFacts {
-    let mut facts = SegmentFacts::default();
-    facts.first_lsn = records.first().map(|record| record.lsn);
     // A record ends in its segment if the next one starts there too, or first thing in the next one.
     let whole = |record: &&Record| record.next > start && record.next.0 <= end.0 + 40;
-    facts.records = records.iter().filter(whole).count() as u64;
     let of = |prepared: bool| {
         let matching = records.iter().filter(whole).filter(move |it| (it.kind == "PREPARE") == prepared);
         matching.filter_map(Record::transaction)
     };
-    facts.earliest_time = of(false).map(|(time, _)| time).min();
-    facts.latest_time = of(false).map(|(time, _)| time).max();
     let xids = || of(false).map(|(_, xid)| xid).filter(|xid| *xid != 0);
-    facts.xids = xids().min().zip(xids().max()).map(|(lowest, highest)| XidRange { lowest, highest });
-    facts.earliest_prepare = of(true).map(|(time, _)| time).min();
-    facts.latest_prepare = of(true).map(|(time, _)| time).max();
-    facts
+    SegmentFacts {
+        first_lsn: records.first().map(|record| record.lsn),
+        last_lsn: records.iter().rfind(whole).map(|record| record.lsn),
+        records: records.iter().filter(whole).count() as u64,
+        earliest_time: of(false).map(|(time, _)| time).min(),
+        latest_time: of(false).map(|(time, _)| time).max(),
+        xids: xids().min().zip(xids().max()).map(|(lowest, highest)| XidRange { lowest, highest }),
+        earliest_prepare: of(true).map(|(time, _)| time).min(),
+        latest_prepare: of(true).map(|(time, _)| time).max(),
+        ..SegmentFacts::default()
+    }
 }
 
 /// The facts as far as pg_waldump tells them.
 fn comparable(facts: &SegmentFacts) -> SegmentFacts {
     SegmentFacts {
         first_lsn: facts.first_lsn,
+        last_lsn: facts.last_lsn,
         records: facts.records,
         earliest_time: facts.earliest_time,
         latest_time: facts.latest_time,
