@@ -1,10 +1,7 @@
-//! Creating a server from a backup.
+//! `bootstrap-restore`: creates a server like the one that was backed up, as it was at a chosen moment.
 
-mod crew;
-mod durability;
-pub mod files;
-pub mod place;
-#[cfg(test)]
-mod round_trip;
-mod scatter;
-mod tree;
+pub mod archive;
+pub mod choose;
+pub mod survey;
+pub mod target;
+pub mod window;

@@ -1,0 +1,188 @@
+//! The archive as the choice sees it, read from the repository: headers several at a time, in the order of
+//! the segments; the content of a segment only where one record of it is looked for.
+//!
+//! Bounded: a few headers for each job at once.
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+
+use super::choose::{Archive, Visit};
+use crate::error::{Error, Result};
+use crate::pg::history::TimelineHistory;
+use crate::pg::lsn::{SegmentSize, Timeline};
+use crate::pg::names::SegmentName;
+use crate::pg::wal::{Extent, Landmark, Search, SegmentFacts, SegmentHeader, Unfinished, Walk};
+use crate::repo::catalog::Catalog;
+use crate::repo::segment;
+
+/// Headers that a job reads before they are looked at, once it is clear that many are wanted.
+const MOST_PER_JOB: usize = 64;
+
+pub struct StoredArchive<'a> {
+    pub catalog: Catalog<'a>,
+    pub jobs: NonZeroUsize,
+}
+
+impl StoredArchive<'_> {
+    fn facts_of(&self, name: SegmentName) -> Result<SegmentFacts> {
+        segment::read_header(self.catalog.cluster(), name).map(|header| header.facts)
+    }
+
+    /// The facts of some segments, read by all jobs together.
+    fn read(&self, names: &[SegmentName]) -> Result<Vec<SegmentFacts>> {
+        let share = names.len().div_ceil(self.jobs.get()).max(1);
+        if share == 1 {
+            return names.iter().map(|name| self.facts_of(*name)).collect();
+        }
+        let shares = std::thread::scope(|scope| {
+            let read = |names: &[SegmentName]| names.iter().map(|name| self.facts_of(*name)).collect();
+            let jobs: Vec<_> = names.chunks(share).map(|names| scope.spawn(move || read(names))).collect();
+            let joined = jobs.into_iter().map(|job| match job.join() {
+                Ok(facts) => facts,
+                Err(_) => Err(Error::bug("a reader of segment headers ended early")),
+            });
+            joined.collect::<Result<Vec<Vec<SegmentFacts>>>>()
+        });
+        Ok(shares?.into_iter().flatten().collect())
+    }
+
+    /// Feeds a segment to a walk until that needs no more of it.
+    fn walk(&self, name: SegmentName, sink: &mut WalkSink<'_>) -> Result<()> {
+        match segment::read(self.catalog.cluster(), name, sink) {
+            Err(error) => match (sink.refused.take(), sink.done) {
+                (Some(refused), _) => Err(refused),
+                (None, true) => Ok(()),
+                (None, false) => Err(error),
+            },
+            Ok(_) => Ok(()),
+        }
+    }
+}
+
+impl Archive for StoredArchive<'_> {
+    fn segment_size(&self) -> SegmentSize {
+        self.catalog.segment_size()
+    }
+
+    fn last_contiguous(&self, path: &TimelineHistory, from: u64) -> Result<Option<u64>> {
+        self.catalog.last_contiguous(path, from)
+    }
+
+    fn newest_on(&self, path: &TimelineHistory, from: u64) -> Result<Option<u64>> {
+        self.catalog.newest_on(path, from)
+    }
+
+    fn newest_of(&self, timeline: Timeline) -> Result<Option<SegmentName>> {
+        self.catalog.newest(timeline)
+    }
+
+    fn facts(
+        &self,
+        path: &TimelineHistory,
+        segments: RangeInclusive<u64>,
+        visit: &mut Visit<'_>,
+    ) -> Result<()> {
+        let (mut next, last) = (*segments.start(), *segments.end());
+        let mut at_once = 1;
+        while next <= last {
+            let until = next.saturating_add(at_once as u64 - 1).min(last);
+            let names: Vec<SegmentName> =
+                (next..=until).map(|number| self.catalog.name_on(path, number)).collect();
+            for (number, facts) in (next..).zip(self.read(&names)?) {
+                if visit(number, facts)?.is_break() {
+                    return Ok(());
+                }
+            }
+            next = until.saturating_add(1);
+            at_once = (at_once * 4).min(self.jobs.get() * MOST_PER_JOB);
+        }
+        Ok(())
+    }
+
+    fn join(&self, path: &TimelineHistory, segment: u64, unfinished: &Unfinished) -> Result<SegmentFacts> {
+        let mut number = segment;
+        let mut facts = SegmentFacts { unfinished: Some(unfinished.clone()), ..SegmentFacts::default() };
+        while let Some(unfinished) = &facts.unfinished {
+            number = number.saturating_add(1);
+            let name = self.catalog.name_on(path, number);
+            if !self.catalog.exists(name)? {
+                break;
+            }
+            let start = |header: &SegmentHeader| Walk::join(unfinished, header, name, Extent::Whole);
+            let mut sink = WalkSink::new(&start);
+            self.walk(name, &mut sink)?;
+            facts = sink.walk.map(Walk::finish).ok_or_else(|| too_short(name))?;
+        }
+        Ok(facts)
+    }
+
+    fn find(&self, path: &TimelineHistory, segment: u64, search: &Search) -> Result<Option<Landmark>> {
+        let name = self.catalog.name_on(path, segment);
+        let start =
+            |header: &SegmentHeader| Ok(Walk::new(header, name, Extent::Whole).searching(search.clone()));
+        let mut sink = WalkSink::new(&start);
+        self.walk(name, &mut sink)?;
+        Ok(sink.walk.as_ref().and_then(|walk| walk.found().cloned()))
+    }
+}
+
+fn too_short(name: SegmentName) -> Error {
+    Error::corrupt(format!("segment {name} in the repository is shorter than its own header"))
+}
+
+type Start<'a> = dyn Fn(&SegmentHeader) -> Result<Walk> + 'a;
+
+/// Starts a walk as soon as the segment's header is there, and breaks off when it is done. A record that
+/// was found has had its own checksum looked at, so nothing is lost by not reading on.
+struct WalkSink<'a> {
+    start: &'a Start<'a>,
+    head: Vec<u8>,
+    walk: Option<Walk>,
+    refused: Option<Error>,
+    done: bool,
+}
+
+impl<'a> WalkSink<'a> {
+    fn new(start: &'a Start<'a>) -> Self {
+        Self { start, head: Vec::new(), walk: None, refused: None, done: false }
+    }
+
+    fn started(&mut self) -> std::io::Result<()> {
+        let walk = SegmentHeader::parse(&self.head).and_then(|header| (self.start)(&header));
+        match walk {
+            Ok(mut walk) => {
+                walk.feed(&self.head);
+                self.walk = Some(walk);
+                Ok(())
+            }
+            Err(refused) => {
+                self.refused = Some(refused);
+                Err(std::io::Error::other("the segment was refused"))
+            }
+        }
+    }
+}
+
+impl Write for WalkSink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match &mut self.walk {
+            Some(walk) => walk.feed(bytes),
+            None => {
+                self.head.extend_from_slice(bytes);
+                if self.head.len() >= SegmentHeader::LENGTH {
+                    self.started()?;
+                }
+            }
+        }
+        self.done = self.walk.as_ref().is_some_and(|walk| walk.is_done() || walk.found().is_some());
+        if self.done {
+            return Err(std::io::Error::other("enough was read"));
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

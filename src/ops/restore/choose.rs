@@ -1,0 +1,420 @@
+//! Which backup, which timeline, how far: the decision, made from what the archive says of itself before
+//! anything is written.
+//!
+//! A backup can reach a target when it lies on the target's timeline path, when its consistent point does
+//! not lie behind the target, and when no segment is missing from its start to the record at which
+//! PostgreSQL will stop (recoveryStopsBefore and recoveryStopsAfter in xlogrecovery.c; xlog.c in 14). That
+//! record is looked up in the archive, so a target that PostgreSQL would not find is refused here.
+//!
+//! The end of the archive is no target of PostgreSQL's: without one it takes whatever comes next, and a
+//! damaged record for the end. So it is planned as the LSN of the last archived record.
+
+use std::collections::BTreeMap;
+use std::ops::{ControlFlow, RangeInclusive};
+
+use super::target::{Aim, Target};
+use super::window;
+use crate::error::{Error, Result};
+use crate::ident::Name;
+use crate::pg::history::TimelineHistory;
+use crate::pg::lsn::{Lsn, SegmentSize, Timeline};
+use crate::pg::names::SegmentName;
+use crate::pg::time::Timestamp;
+use crate::pg::wal::{Landmark, Search, SegmentFacts, Sought, Unfinished};
+
+/// A backup, as far as the choice goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    pub label: Name,
+    /// Where recovery begins.
+    pub start: Lsn,
+    pub start_timeline: Timeline,
+    /// Recovery must pass this point: the first byte that it does not need.
+    pub consistent: Lsn,
+    pub consistent_timeline: Timeline,
+    /// The server's clock at the end of the backup.
+    pub stop_time: Timestamp,
+}
+
+/// What the choice asks the archive. Segments are numbered along a path.
+pub trait Archive {
+    fn segment_size(&self) -> SegmentSize;
+    /// The last of the segments that follow `from` without a gap; None when `from` is missing.
+    fn last_contiguous(&self, path: &TimelineHistory, from: u64) -> Result<Option<u64>>;
+    /// The newest segment from `from` on, whether there is a gap before it or not.
+    fn newest_on(&self, path: &TimelineHistory, from: u64) -> Result<Option<u64>>;
+    /// The newest segment that bears the timeline's own number.
+    fn newest_of(&self, timeline: Timeline) -> Result<Option<SegmentName>>;
+    /// Shows `visit` the facts of existing segments in order, until it breaks off.
+    fn facts(
+        &self,
+        path: &TimelineHistory,
+        segments: RangeInclusive<u64>,
+        visit: &mut Visit<'_>,
+    ) -> Result<()>;
+    /// What the record that a segment leaves unfinished says, read together with the following ones.
+    fn join(&self, path: &TimelineHistory, segment: u64, unfinished: &Unfinished) -> Result<SegmentFacts>;
+    /// The first record that is sought among those that lie wholly within a segment.
+    fn find(&self, path: &TimelineHistory, segment: u64, search: &Search) -> Result<Option<Landmark>>;
+}
+
+/// Takes the facts of one segment.
+pub type Visit<'a> = dyn FnMut(u64, SegmentFacts) -> Result<ControlFlow<()>> + 'a;
+
+/// Where recovery ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// As soon as the backup is consistent.
+    Consistent,
+    /// At the first record from an LSN on.
+    Lsn(Lsn),
+    /// At this record, which the target matches.
+    At(Landmark),
+    /// Behind the archive's last record, which begins here.
+    End { last_record: Lsn },
+}
+
+/// The decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    pub backup: Candidate,
+    pub path: TimelineHistory,
+    pub stop: Stop,
+    /// The segments that recovery needs, first and last.
+    pub segments: RangeInclusive<u64>,
+    /// The end of the WAL that follows the backup without a gap.
+    pub archived: u64,
+}
+
+impl Choice {
+    /// The LSN of the record at which recovery stops, or which it must pass.
+    pub fn lsn(&self) -> Lsn {
+        match &self.stop {
+            Stop::Consistent => self.backup.consistent,
+            Stop::Lsn(lsn) => *lsn,
+            Stop::At(landmark) => landmark.lsn,
+            Stop::End { last_record } => *last_record,
+        }
+    }
+
+    /// A path to a newer timeline that is left before it gets there is better called by the timeline on which
+    /// it stops: PostgreSQL would write a history that names the newer one as the parent. Only where the same
+    /// files are read.
+    fn on_its_own_timeline(
+        mut self,
+        size: SegmentSize,
+        histories: &BTreeMap<Timeline, TimelineHistory>,
+        aim: &Aim,
+    ) -> Self {
+        let timeline = self.path.path_timeline_for_segment(*self.segments.end(), size);
+        let newer_begin = |path: &TimelineHistory| path.switch_point(timeline);
+        let same_files =
+            newer_begin(&self.path).is_some_and(|begin| size.segment_of(begin) > *self.segments.end());
+        if let Some(path) = histories.get(&timeline).filter(|_| same_files && aim.timeline.is_none()) {
+            self.path = path.clone();
+        }
+        self
+    }
+}
+
+/// What one timeline path has to say.
+enum Verdict {
+    Chosen(Box<Choice>),
+    /// No backup lies on it that can be used.
+    NoBackup,
+    /// All of its backups ended after the target.
+    TooEarly,
+    /// It does not have the target.
+    NotThere,
+    /// The target lies behind a segment that is missing.
+    Gap(SegmentName),
+}
+
+/// Chooses, or says what can be reached instead. `now` is the time before which targets must lie.
+pub fn choose<A: Archive>(
+    archive: &A,
+    histories: &BTreeMap<Timeline, TimelineHistory>,
+    backups: &[Candidate],
+    aim: &Aim,
+    now: Timestamp,
+) -> Result<Choice> {
+    let refuse = |cause: String| window::refuse(archive, histories, backups, aim, cause);
+    if let Target::Time(time) = aim.target
+        && time > now
+    {
+        return refuse(format!("the time {time} has not come yet: it is {now}"));
+    }
+    let mut cause = None;
+    for path in paths(archive, histories, aim)? {
+        let chooser = Chooser { archive, path, backups, aim };
+        let first = cause.is_none();
+        match chooser.verdict()? {
+            Verdict::Chosen(choice) if first || !matches!(choice.stop, Stop::End { .. }) => {
+                return Ok(choice.on_its_own_timeline(archive.segment_size(), histories, aim));
+            }
+            // Never on to an older branch that would give something else than what is missing.
+            Verdict::Gap(name) => return refuse(format!("{name} is missing from the archive")),
+            Verdict::NoBackup => {}
+            Verdict::TooEarly => {
+                cause = Some(format!("{} lies before the end of the oldest backup", aim.target))
+            }
+            Verdict::NotThere | Verdict::Chosen(_) => {
+                cause.get_or_insert_with(|| format!("{} is not in the archive", aim.target));
+            }
+        }
+    }
+    refuse(cause.unwrap_or_else(|| "no backup can be used".to_string()))
+}
+
+/// The timelines to try, best first: the highest number is the newest. One of which nothing is archived yet
+/// has only what its parent has, so its parent stands for it.
+fn paths<'a, A: Archive>(
+    archive: &A,
+    histories: &'a BTreeMap<Timeline, TimelineHistory>,
+    aim: &Aim,
+) -> Result<Vec<&'a TimelineHistory>> {
+    if let Some(timeline) = aim.timeline {
+        let known = || histories.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let path = histories.get(&timeline).ok_or_else(|| {
+            Error::not_found(format!("the repository has no history of timeline {timeline}"))
+                .with_hint(format!("it knows these timelines: {}", known()))
+        })?;
+        return Ok(vec![path]);
+    }
+    let mut paths = Vec::new();
+    for (timeline, path) in histories.iter().rev() {
+        if archive.newest_of(*timeline)?.is_some() {
+            paths.push(path);
+        }
+    }
+    Ok(paths)
+}
+
+/// One timeline path and the backups, of which some lie on it.
+struct Chooser<'a, A> {
+    archive: &'a A,
+    path: &'a TimelineHistory,
+    backups: &'a [Candidate],
+    aim: &'a Aim,
+}
+
+impl<A: Archive> Chooser<'_, A> {
+    /// Tries the backups of the path, newest first.
+    fn verdict(&self) -> Result<Verdict> {
+        let mut worst = None;
+        let mut missing = None;
+        let mut scanned = Scanned::default();
+        for backup in on_path(self.backups, self.path) {
+            let size = self.archive.segment_size();
+            let from = size.segment_of(backup.start);
+            let end = self.archive.last_contiguous(self.path, from)?;
+            let needed = size.segment_before(backup.consistent);
+            let Some(end) = end.filter(|end| *end >= needed) else {
+                missing.get_or_insert(end.map_or(from, |end| end.saturating_add(1)));
+                continue;
+            };
+            match self.locate(backup, from, end, &mut scanned)? {
+                Located::At(stop, last) => return self.chosen(backup, stop, from..=last, end),
+                Located::Before => worst = Some(Verdict::TooEarly),
+                Located::NotFound => worst = Some(Verdict::NotThere),
+                Located::Behind => return self.behind(backup, from, end),
+            }
+        }
+        let unusable = || missing.map_or(Verdict::NoBackup, |missing| Verdict::Gap(self.name(missing)));
+        Ok(worst.unwrap_or_else(unusable))
+    }
+
+    fn name(&self, segment: u64) -> SegmentName {
+        let size = self.archive.segment_size();
+        SegmentName::from_number(self.path.path_timeline_for_segment(segment, size), segment, size)
+    }
+
+    fn chosen(
+        &self,
+        backup: &Candidate,
+        stop: Stop,
+        segments: RangeInclusive<u64>,
+        archived: u64,
+    ) -> Result<Verdict> {
+        let (backup, path) = (backup.clone(), self.path.clone());
+        Ok(Verdict::Chosen(Box::new(Choice { backup, path, stop, segments, archived })))
+    }
+
+    /// The target lies behind all WAL that follows the backup without a gap.
+    fn behind(&self, backup: &Candidate, from: u64, end: u64) -> Result<Verdict> {
+        let next = end.saturating_add(1);
+        if self.archive.newest_on(self.path, next)?.is_some() {
+            return Ok(Verdict::Gap(self.name(next)));
+        }
+        let stop = self.end(from..=end)?;
+        self.chosen(backup, stop, from..=end, end)
+    }
+
+    fn end(&self, segments: RangeInclusive<u64>) -> Result<Stop> {
+        let last = self.name(*segments.end());
+        let last_record = last_record(self.archive, self.path, segments)?;
+        let last_record = last_record.ok_or_else(|| {
+            Error::corrupt(format!("could not find a whole record in the archived WAL up to {last}"))
+        })?;
+        Ok(Stop::End { last_record })
+    }
+
+    fn locate(&self, backup: &Candidate, from: u64, end: u64, scanned: &mut Scanned) -> Result<Located> {
+        match &self.aim.target {
+            Target::Latest => Ok(Located::Behind),
+            Target::Immediate => match self.record_from(backup.consistent, Stop::Consistent, end)? {
+                Located::At(stop, last) => Ok(Located::At(stop, last)),
+                _ => Ok(Located::At(self.end(from..=end)?, end)),
+            },
+            Target::Lsn(lsn) if *lsn < backup.consistent => Ok(Located::Before),
+            Target::Lsn(lsn) if self.archive.segment_size().start_of(end.saturating_add(1)) < *lsn => {
+                match self.archive.newest_on(self.path, end.saturating_add(1))? {
+                    Some(_) => Ok(Located::Behind),
+                    None => Ok(Located::NotFound),
+                }
+            }
+            Target::Lsn(lsn) => self.record_from(*lsn, Stop::Lsn(*lsn), end),
+            Target::Time(time) if *time < backup.stop_time => Ok(Located::Before),
+            Target::Time(time) => {
+                let sought = Sought::EndedAfter { time: *time, or_at: !self.aim.inclusive };
+                self.landmark(backup, sought, from, end, scanned)
+            }
+            Target::Xid(xid) => self.landmark(backup, Sought::Transaction(xid.0), from, end, scanned),
+            Target::Name(name) => {
+                self.landmark(backup, Sought::RestorePoint(name.as_str().into()), from, end, scanned)
+            }
+        }
+    }
+
+    /// PostgreSQL stops at the first record that begins at or behind `lsn`: that one must be there.
+    fn record_from(&self, lsn: Lsn, stop: Stop, end: u64) -> Result<Located> {
+        let first = self.archive.segment_size().segment_of(lsn);
+        let mut unfinished = false;
+        let mut found = None;
+        self.archive.facts(self.path, first..=end, &mut |segment, facts| {
+            // A record that an earlier segment left unfinished is whole when another one follows it.
+            let whole = facts.last_lsn.is_some_and(|last| last >= lsn);
+            if whole || (unfinished && facts.first_lsn.is_some()) {
+                found = Some(segment);
+                return Ok(ControlFlow::Break(()));
+            }
+            unfinished |= facts.unfinished.is_some_and(|record| record.lsn >= lsn);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(found.map_or(Located::Behind, |segment| Located::At(stop, segment)))
+    }
+
+    /// The first record of the backup's WAL that is sought. What newer backups searched is not searched again.
+    fn landmark(
+        &self,
+        backup: &Candidate,
+        sought: Sought,
+        from: u64,
+        end: u64,
+        scanned: &mut Scanned,
+    ) -> Result<Located> {
+        let by_time = matches!(sought, Sought::EndedAfter { .. });
+        let search = Search { from: backup.start, sought };
+        // The segment in which a newer backup began was searched only from there on.
+        let until = scanned.from.map_or(end, |newer| newer.min(end));
+        let known = scanned.found.take().filter(|_| until < end);
+        scanned.found = first_match(self.archive, self.path, from..=until, &search)?.or(known);
+        scanned.from = Some(from);
+        match &scanned.found {
+            Some(found) if found.lsn >= backup.consistent => {
+                let last = self.archive.segment_size().segment_before(found.end_lsn);
+                Ok(Located::At(Stop::At(found.clone()), last))
+            }
+            Some(_) => Ok(Located::Before),
+            None if by_time => Ok(Located::Behind),
+            None => Ok(Located::NotFound),
+        }
+    }
+}
+
+/// Where a target lies, seen from one backup.
+enum Located {
+    /// Recovery stops there and needs no segment behind this one.
+    At(Stop, u64),
+    /// Before the backup's consistent point.
+    Before,
+    NotFound,
+    /// Behind the last record.
+    Behind,
+}
+
+/// What was searched for newer backups: from this segment to the end, with this outcome.
+#[derive(Default)]
+struct Scanned {
+    from: Option<u64>,
+    found: Option<Landmark>,
+}
+
+/// The backups that recovery along a path can begin with, newest first.
+pub fn on_path<'a>(backups: &'a [Candidate], path: &TimelineHistory) -> Vec<&'a Candidate> {
+    let mut fitting: Vec<&Candidate> = backups
+        .iter()
+        .filter(|backup| {
+            path.timeline_of(backup.start) == backup.start_timeline
+                && path.descends_from(backup.consistent_timeline, backup.consistent)
+        })
+        .collect();
+    fitting.sort_by_key(|backup| std::cmp::Reverse((backup.consistent, backup.stop_time)));
+    fitting
+}
+
+/// The first record of consecutive segments that is sought.
+fn first_match<A: Archive>(
+    archive: &A,
+    path: &TimelineHistory,
+    segments: RangeInclusive<u64>,
+    search: &Search,
+) -> Result<Option<Landmark>> {
+    let mut found = None;
+    archive.facts(path, segments, &mut |segment, facts| {
+        if search.sought.may_be_in(&facts) {
+            found = archive.find(path, segment, search)?;
+        }
+        if found.is_none()
+            && let Some(unfinished) = facts.unfinished.filter(Unfinished::may_matter)
+        {
+            let joined = archive.join(path, segment, &unfinished)?;
+            found = search.in_joined(unfinished.lsn, &joined);
+        }
+        Ok(if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    Ok(found)
+}
+
+/// Where the last whole record of consecutive segments begins.
+pub fn last_record<A: Archive>(
+    archive: &A,
+    path: &TimelineHistory,
+    segments: RangeInclusive<u64>,
+) -> Result<Option<Lsn>> {
+    let (first, mut segment) = (*segments.start(), *segments.end());
+    let mut followed = false;
+    loop {
+        let mut facts = None;
+        archive.facts(path, segment..=segment, &mut |_, found| {
+            facts = Some(found);
+            Ok(ControlFlow::Break(()))
+        })?;
+        let Some(facts) = facts else { return Ok(None) };
+        // What a segment leaves unfinished is whole when a later record begins.
+        let unfinished = facts.unfinished.filter(|_| followed).map(|record| record.lsn);
+        if let Some(last) = unfinished.or(facts.last_lsn) {
+            return Ok(Some(last));
+        }
+        if segment <= first {
+            return Ok(None);
+        }
+        followed |= facts.first_lsn.is_some();
+        segment = segment.saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+pub mod fake;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,229 @@
+//! What the WAL that will be replayed says: tablespaces that it creates at their original paths, settings
+//! that recovery needs, where recovery could not pass, and what the operator should know.
+
+use std::ops::{ControlFlow, RangeInclusive};
+
+use super::choose::{Archive, Choice, Stop};
+use crate::error::{Error, Result};
+use crate::pg::history::TimelineHistory;
+use crate::pg::lsn::Lsn;
+use crate::pg::oid::Oid;
+use crate::pg::recovery::Minimums;
+use crate::pg::time::Timestamp;
+use crate::pg::wal::{RawText, SegmentFacts, Sought, TablespaceAction, Unfinished, WalLevel};
+
+/// Places of damage and later restore points that a plan names, at most.
+const NAMED: usize = 5;
+
+/// A tablespace that replay will create, at the path that the source used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreatedTablespace {
+    pub oid: Oid,
+    pub path: RawText,
+    pub lsn: Lsn,
+}
+
+/// All of it, for the records from the backup's start to the stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survey {
+    pub created: Vec<CreatedTablespace>,
+    pub minimums: Minimums,
+    /// Places where the archived WAL is not as PostgreSQL writes it: recovery may not get past them.
+    pub damage: Vec<String>,
+    /// The latest end of a transaction in the segments before the one of the stop.
+    pub last_end: Option<Timestamp>,
+    /// Further restore points of the name that is the target.
+    pub namesakes: u64,
+}
+
+/// Goes through the facts of all segments that recovery needs. `configured` are the settings at the backup's
+/// start. Refuses a stretch of wal_level = minimal, which recovery does not pass.
+pub fn survey<A: Archive>(
+    archive: &A,
+    choice: &Choice,
+    configured: Minimums,
+    target_point: Option<&RawText>,
+) -> Result<Survey> {
+    let mut survey = Survey {
+        created: Vec::new(),
+        minimums: configured,
+        damage: Vec::new(),
+        last_end: None,
+        namesakes: 0,
+    };
+    let replayed = Replayed { from: choice.backup.start, until: last_replayed(&choice.stop) };
+    let last = *choice.segments.end();
+    archive.facts(&choice.path, choice.segments.clone(), &mut |segment, facts| {
+        if segment < last {
+            survey.last_end = survey.last_end.max(facts.latest_time);
+        }
+        survey.note(&facts, &replayed)?;
+        if let Some(unfinished) = facts.unfinished.filter(Unfinished::may_matter) {
+            survey.note(&archive.join(&choice.path, segment, &unfinished)?, &replayed)?;
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    if let (Some(name), Stop::At(found)) = (target_point, &choice.stop) {
+        let size = archive.segment_size();
+        let behind = size.segment_of(found.lsn)..=choice.archived;
+        survey.namesakes = namesakes(archive, &choice.path, behind, name, found.end_lsn)?;
+    }
+    Ok(survey)
+}
+
+/// The LSNs of the records that are replayed.
+struct Replayed {
+    from: Lsn,
+    until: Lsn,
+}
+
+impl Replayed {
+    fn contains(&self, lsn: Lsn) -> bool {
+        (self.from..=self.until).contains(&lsn)
+    }
+}
+
+/// A little more than is replayed does no harm; less would. Where only the segment is known, all of it.
+fn last_replayed(stop: &Stop) -> Lsn {
+    match stop {
+        Stop::At(landmark) => landmark.lsn,
+        Stop::Consistent | Stop::Lsn(_) | Stop::End { .. } => Lsn(u64::MAX),
+    }
+}
+
+impl Survey {
+    fn note(&mut self, facts: &SegmentFacts, replayed: &Replayed) -> Result<()> {
+        for change in facts.tablespaces.first.iter().filter(|change| replayed.contains(change.lsn)) {
+            if let TablespaceAction::Created(path) = &change.change
+                // An empty path lies inside the data directory.
+                && !path.as_bytes().is_empty()
+            {
+                self.created.push(CreatedTablespace {
+                    oid: Oid(change.oid),
+                    path: path.clone(),
+                    lsn: change.lsn,
+                });
+            }
+        }
+        for change in facts.settings.first.iter().filter(|change| replayed.contains(change.lsn)) {
+            if change.settings.wal_level == WalLevel::Minimal {
+                return Err(minimal(change.lsn));
+            }
+            self.minimums = self.minimums.and_later(&change.settings);
+        }
+        if !facts.tablespaces.is_complete() || !facts.settings.is_complete() {
+            return Err(Error::corrupt(format!(
+                "could not plan this restore: a segment from {} on changes more tablespaces or settings than \
+                 its header lists",
+                facts.first_lsn.unwrap_or(replayed.from)
+            )));
+        }
+        let room = NAMED.saturating_sub(self.damage.len());
+        let damage = facts.damage.first.iter().filter(|damage| damage.lsn >= replayed.from);
+        self.damage.extend(damage.take(room).map(ToString::to_string));
+        Ok(())
+    }
+}
+
+fn minimal(lsn: Lsn) -> Error {
+    Error::not_found(format!(
+        "could not plan this restore: at {lsn} the server was set to wal_level = minimal, and recovery does \
+         not pass that"
+    ))
+    .with_hint(format!(
+        "take a target before it (--target-lsn {lsn} --exclusive), or one behind a backup that began later"
+    ))
+}
+
+/// How many restore points of a name lie behind an LSN.
+fn namesakes<A: Archive>(
+    archive: &A,
+    path: &TimelineHistory,
+    segments: RangeInclusive<u64>,
+    name: &RawText,
+    behind: Lsn,
+) -> Result<u64> {
+    let sought = Sought::RestorePoint(name.clone());
+    let mut count = 0;
+    archive.facts(path, segments, &mut |_, facts| {
+        if sought.may_be_in(&facts) {
+            let same = |point: &&crate::pg::wal::RestorePoint| point.name == *name && point.lsn >= behind;
+            count += facts.restore_points.first.iter().filter(same).count() as u64;
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::choose::choose;
+    use super::super::choose::fake::Record::{CreateTablespace, End, Other, Point};
+    use super::super::choose::fake::{Fake, lsn, second};
+    use super::super::target::{Aim, Target};
+    use super::*;
+    use crate::pg::control::RecoverySettings;
+
+    fn minimums() -> Minimums {
+        Minimums::of_control(&RecoverySettings {
+            max_connections: 100,
+            max_worker_processes: 8,
+            max_wal_senders: 10,
+            max_prepared_transactions: 0,
+            max_locks_per_transaction: 64,
+        })
+    }
+
+    fn archive() -> Fake {
+        Fake::new()
+            .segment(1, 1, &[CreateTablespace(1, "/before"), Other, CreateTablespace(2, "/during"), Other])
+            .segment(1, 2, &[End(10, 100), Point("p", 105), CreateTablespace(3, "/after"), Other])
+            .segment(
+                1,
+                3,
+                &[End(11, 110), CreateTablespace(4, ""), CreateTablespace(5, "/later"), Point("p", 120)],
+            )
+            .backup("one", 1, lsn(1, 1), lsn(1, 3), 60)
+    }
+
+    fn surveyed(fake: &Fake, target: Target) -> Survey {
+        let point = match &target {
+            Target::Name(name) => Some(RawText::from(name.as_str())),
+            _ => None,
+        };
+        let aim = Aim { target, inclusive: true, timeline: None };
+        let choice =
+            choose(fake, &fake.histories, &fake.backups, &aim, second(1_000_000)).expect("reachable");
+        survey(fake, &choice, minimums(), point.as_ref()).expect("surveyed")
+    }
+
+    fn paths(survey: &Survey) -> Vec<String> {
+        survey.created.iter().map(|created| created.path.to_string()).collect()
+    }
+
+    #[test]
+    fn only_tablespaces_created_between_start_and_stop_count() {
+        let all = surveyed(&archive(), Target::Latest);
+        assert_eq!(paths(&all), ["/during", "/after", "/later"]);
+        assert_eq!(all.last_end, Some(second(100)));
+        let until = surveyed(&archive(), Target::Time(second(105)));
+        assert_eq!(paths(&until), ["/during", "/after"]);
+        assert_eq!(paths(&surveyed(&archive(), Target::Immediate)), ["/during"]);
+    }
+
+    #[test]
+    fn a_creation_that_two_segments_share_counts_too() {
+        let fake = Fake::new()
+            .segment(1, 1, &[Other, Other, CreateTablespace(7, "/shared")])
+            .spilling(1, 1)
+            .segment(1, 2, &[Other])
+            .backup("one", 1, lsn(1, 0), lsn(1, 1), 60);
+        assert_eq!(paths(&surveyed(&fake, Target::Latest)), ["/shared"]);
+    }
+
+    #[test]
+    fn further_restore_points_of_the_name_are_counted() {
+        let survey = surveyed(&archive(), Target::Name("p".parse().expect("a name")));
+        assert_eq!(survey.namesakes, 1);
+    }
+}
