@@ -84,8 +84,11 @@ fn a_server_started_by_another_is_adopted_and_stopped() {
     assert_eq!(adopted.psql("select 1"), "1");
     let pid = adopted.pid();
     drop(adopted);
-    cluster.start();
-    assert_ne!(cluster.pid(), pid);
+    let adopted = Cluster::adopt_stopped(&cluster.data_dir());
+    assert_eq!((adopted.port(), adopted.socket_dir()), (cluster.port(), cluster.socket_dir()));
+    adopted.start();
+    assert_ne!(adopted.pid(), pid);
+    assert_eq!(adopted.psql("select 1"), "1");
 }
 
 #[test]

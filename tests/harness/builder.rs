@@ -122,16 +122,10 @@ impl ClusterBuilder {
         let data_dir = if self.debian { scratch.make_dir("lib/15/main") } else { scratch.make_dir("data") };
         self.initdb(&data_dir);
         let config_dir = if self.debian { move_config_out(&scratch, &data_dir) } else { data_dir.clone() };
-        let socket_dir = scratch.make_dir("s");
-        let port = free_port();
-        let mut lines: Vec<String> = SETTINGS.iter().map(|(name, value)| setting(name, value)).collect();
-        lines.push(setting("port", &port.to_string()));
-        lines.push(setting("unix_socket_directories", &socket_dir.display().to_string()));
-        lines.extend(self.settings.iter().map(|(name, value)| setting(name, value)));
-        let target = if self.debian { "conf.d/test.conf" } else { "postgresql.conf" };
-        append(&config_dir.join(target), &lines.join("\n"));
-        let postmaster = RefCell::new(None);
-        Cluster { scratch, data_dir, config_dir, socket_dir, port, server_env: self.server_env, postmaster }
+        let settings = SETTINGS.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        let settings = settings.chain(self.settings).collect();
+        let file = if self.debian { "conf.d/test.conf" } else { "postgresql.conf" };
+        place(scratch, data_dir, config_dir, file, settings, self.server_env)
     }
 
     fn initdb(&self, data_dir: &Path) {
@@ -201,26 +195,11 @@ impl<'a> StandbyBuilder<'a> {
             &data_dir.join("postgresql.auto.conf"),
             &setting("primary_conninfo", &self.primary.conninfo()),
         );
-        let config_dir = data_dir.clone();
         if self.primary.config_dir != self.primary.data_dir {
             copy_config_in(&self.primary.config_dir, &data_dir);
         }
-        let socket_dir = scratch.make_dir("s");
-        let port = free_port();
-        let mut lines = vec![setting("port", &port.to_string())];
-        lines.push(setting("unix_socket_directories", &socket_dir.display().to_string()));
-        lines.extend(self.settings.iter().map(|(name, value)| setting(name, value)));
-        append(&data_dir.join("postgresql.conf"), &lines.join("\n"));
         let server_env = [self.primary.server_env.clone(), self.server_env].concat();
-        Cluster {
-            scratch,
-            data_dir,
-            config_dir,
-            socket_dir,
-            port,
-            server_env,
-            postmaster: RefCell::new(None),
-        }
+        place(scratch, data_dir.clone(), data_dir, "postgresql.conf", self.settings, server_env)
     }
 
     fn primary_tablespaces(&self) -> Vec<(String, String)> {
@@ -231,6 +210,24 @@ impl<'a> StandbyBuilder<'a> {
             .map(|(a, b)| (a.to_owned(), b.to_owned()))
             .collect()
     }
+}
+
+/// Gives a data directory its port, its socket directory and its settings.
+fn place(
+    scratch: Scratch,
+    data_dir: PathBuf,
+    config_dir: PathBuf,
+    file: &str,
+    settings: Vec<(String, String)>,
+    server_env: Vec<(String, String)>,
+) -> Cluster {
+    let (socket_dir, port) = (scratch.make_dir("s"), free_port());
+    let mut lines = vec![setting("port", &port.to_string())];
+    lines.push(setting("unix_socket_directories", &socket_dir.display().to_string()));
+    lines.extend(settings.iter().map(|(name, value)| setting(name, value)));
+    append(&config_dir.join(file), &lines.join("\n"));
+    let (log, postmaster) = (scratch.join("server.log"), RefCell::new(None));
+    Cluster { scratch, data_dir, config_dir, socket_dir, port, log, server_env, postmaster }
 }
 
 /// A TCP port that nobody listens on, and that no other cluster of this process was given. Servers of the

@@ -29,6 +29,7 @@ pub struct Cluster {
     pub(super) config_dir: PathBuf,
     pub(super) socket_dir: PathBuf,
     pub(super) port: u16,
+    pub(super) log: PathBuf,
     pub(super) server_env: Vec<(String, String)>,
     pub(super) postmaster: RefCell<Option<Postmaster>>,
 }
@@ -66,21 +67,49 @@ impl Cluster {
         Self::builder().start()
     }
 
-    /// A server that runs already, started by one of our programs. It is stopped when this is dropped.
+    /// A server that runs already, started by one of our programs. It is stopped when this is dropped; its
+    /// data directory stays for whoever made it.
     pub fn adopt(data_dir: &Path) -> Self {
         let lines = postmaster_pid_file(data_dir);
         let line =
             |number: usize| lines.get(number).unwrap_or_else(|| panic!("postmaster.pid: {lines:?}")).trim();
+        let pid = line(0).parse().expect("a pid");
+        // pidfile.h: pid, data directory, start time, port, socket directory, ...
+        let socket_dir = PathBuf::from(line(4));
+        Self::over(data_dir, line(3).parse().expect("a port"), socket_dir, Some(Postmaster::Adopted(pid)))
+    }
+
+    /// A data directory that one of our programs made, with its server down.
+    pub fn adopt_stopped(data_dir: &Path) -> Self {
+        let ask = |setting: &str| {
+            let output = pg_command("postgres").args(["-C", setting, "-D"]).arg(data_dir).output();
+            let output = output.expect("start postgres -C");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        };
+        let socket_dirs = ask("unix_socket_directories");
+        let socket_dir = socket_dirs.split(',').next().expect("one part at least").trim();
+        Self::over(data_dir, ask("port").parse().expect("a port"), PathBuf::from(socket_dir), None)
+    }
+
+    fn over(data_dir: &Path, port: u16, socket_dir: PathBuf, postmaster: Option<Postmaster>) -> Self {
+        let scratch = Scratch::new();
         Self {
-            scratch: Scratch::new(),
+            log: scratch.join("server.log"),
+            scratch,
             data_dir: data_dir.to_path_buf(),
             config_dir: data_dir.to_path_buf(),
-            // pidfile.h: pid, data directory, start time, port, socket directory, ...
-            port: line(3).parse().expect("a port"),
-            socket_dir: PathBuf::from(line(4)),
+            port,
+            socket_dir,
             server_env: Vec::new(),
-            postmaster: RefCell::new(Some(Postmaster::Adopted(line(0).parse().expect("a pid")))),
+            postmaster: RefCell::new(postmaster),
         }
+    }
+
+    /// Where an adopted server logs to, if not where we would have told it.
+    pub fn with_log(mut self, log: &Path) -> Self {
+        self.log = log.to_path_buf();
+        self
     }
 
     /// A standby of this server, made with pg_basebackup.
@@ -136,7 +165,7 @@ impl Cluster {
     }
 
     pub fn log_path(&self) -> PathBuf {
-        self.scratch.join("server.log")
+        self.log.clone()
     }
 
     /// The end of the log, for a failure message.

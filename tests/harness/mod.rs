@@ -19,7 +19,8 @@
 //! standby.promote();
 //! primary.stop(Stop::Fast); primary.start(); primary.kill_postmaster(); primary.crash();
 //! repo.damage(&repo.only("/wal/"), Damage::FlipByte(5000));
-//! let restored = Cluster::adopt(&target);                        // a server that bootstrap-restore started
+//! let restored = repo.restore(&scratch, "at-noon", &["--target-time", &noon]);   // adopts the server, as
+//! let restored = Cluster::adopt(&target);                                         // this; also adopt_stopped
 //! ```
 //!
 //! Killing or failing the n-th system call: `faults.rs`. Full, read-only and missing disks: `mounts.rs`.

@@ -112,6 +112,18 @@ impl TestRepo {
         self.program("bootstrap-restore")
     }
 
+    /// `bootstrap-restore` into `name` of a directory of the test, which must succeed; the running server. Its
+    /// sockets are beside it.
+    #[track_caller]
+    pub fn restore(&self, scratch: &Scratch, name: &str, arguments: &[&str]) -> Cluster {
+        let target = scratch.join(name);
+        let sockets = scratch.make_dir("s");
+        let mut command = self.bootstrap_restore();
+        command.arg("--target-dir").arg(&target).arg("--socket-dir").arg(sockets).args(arguments);
+        run(&mut command).succeeds();
+        Cluster::adopt(&target)
+    }
+
     /// Every stored file relative to the root, sorted.
     pub fn list(&self) -> Vec<String> {
         let mut found = Vec::new();
