@@ -3,7 +3,6 @@
 mod harness;
 
 use harness::*;
-use rustix::io::Errno;
 
 /// Three writes, a sync and a rename, by a shell and the programs that it starts or, with `exec`, becomes.
 fn shell(script: &str, dir: &Scratch) -> std::process::Command {

@@ -6,5 +6,9 @@ mod harness;
 mod connecting;
 #[path = "pgserver/encrypting.rs"]
 mod encrypting;
+#[path = "pgserver/recovering.rs"]
+mod recovering;
 #[path = "pgserver/settings.rs"]
 mod settings;
+#[path = "pgserver/starting.rs"]
+mod starting;

@@ -14,6 +14,7 @@ pub mod oid;
 pub mod page;
 pub mod recovery;
 pub mod relfile;
+pub mod server;
 pub mod settings;
 pub mod settings_file;
 pub mod settings_value;

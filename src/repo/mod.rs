@@ -7,6 +7,8 @@
 pub mod backup;
 pub mod catalog;
 pub mod escape;
+#[cfg(test)]
+pub mod fixture;
 pub mod hole;
 pub mod layout;
 pub mod lease;

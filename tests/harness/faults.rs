@@ -15,6 +15,7 @@
 //! call (seccomp_unotify(2)): so nothing else is slowed down, and a call that is to fail is never made.
 
 use std::fs::{self, File};
+use std::ops::RangeInclusive;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
@@ -123,8 +124,8 @@ impl Fault {
         Self::new(n, usize::MAX, Effect::Fail(errno))
     }
 
-    /// Counts only calls that change something in this directory. The default is every path, but never pipes,
-    /// sockets and other things without a path.
+    /// Counts only calls that change something in this directory. The default is every path, but never what is
+    /// printed, nor pipes, sockets and other things without a path.
     pub fn under(mut self, dir: &Path) -> Self {
         self.under = dir.to_path_buf();
         self
@@ -156,8 +157,10 @@ pub fn run_with_fault(mut command: Command, fault: Fault) -> (Outcome, Vec<Call>
     let (ours, theirs) = UnixDatagram::pair().expect("make a socket pair");
     seccomp::listen_on_exec(&mut command, &numbers, theirs);
     let supervisor = {
-        let calls = Arc::clone(&calls);
-        std::thread::spawn(move || supervise(&ours, &fault, &calls))
+        let (calls, output) = (Arc::clone(&calls), scratch.path().to_path_buf());
+        let (when, effect) = (fault.first..=fault.last, fault.effect);
+        let counts = move |call: &Call| fault.counts(call) && !call.path.starts_with(&output);
+        std::thread::spawn(move || supervise(&ours, when, effect, counts, &calls))
     };
     let mut child = command.spawn().unwrap_or_else(|error| panic!("start {shown}: {error}"));
     // Closes our copy of the child's end, so that the supervisor sees the end if there is no child.
@@ -187,11 +190,17 @@ fn wait_with_deadline(child: &mut Child, shown: &str) -> ExitStatus {
 }
 
 /// Answers the kernel's questions until no process with our filter is left.
-fn supervise(socket: &UnixDatagram, fault: &Fault, calls: &Mutex<Vec<Call>>) {
+fn supervise(
+    socket: &UnixDatagram,
+    when: RangeInclusive<usize>,
+    effect: Effect,
+    counts: impl Fn(&Call) -> bool,
+    calls: &Mutex<Vec<Call>>,
+) {
     let Some((listener, program)) = seccomp::receive_listener(socket) else { return };
     while let Some(asked) = listener.next() {
         let call = if asked.is_thread_of(program) { call_of(&asked) } else { None };
-        let Some(call) = call.filter(|call| fault.counts(call)) else {
+        let Some(call) = call.filter(&counts) else {
             listener.proceed(&asked);
             continue;
         };
@@ -200,8 +209,8 @@ fn supervise(socket: &UnixDatagram, fault: &Fault, calls: &Mutex<Vec<Call>>) {
             calls.push(call);
             calls.len()
         };
-        match fault.effect {
-            _ if number < fault.first || number > fault.last => listener.proceed(&asked),
+        match effect {
+            _ if !when.contains(&number) => listener.proceed(&asked),
             Effect::Kill => signal(program, Signal::KILL),
             Effect::Fail(errno) => listener.fail(&asked, errno),
         }

@@ -98,17 +98,19 @@ fn find_bin_dir() -> PathBuf {
         assert!(chosen.join("postgres").exists(), "PGARK_TEST_BINDIR={} holds no postgres", chosen.display());
         return chosen;
     }
-    let debian = PathBuf::from("/usr/lib/postgresql/15/bin");
-    if debian.join("postgres").exists() {
-        return debian;
-    }
-    let asked = Command::new("pg_config").arg("--bindir").output();
-    let answer =
-        asked.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
-    let found = PathBuf::from(answer);
-    assert!(
-        found.join("postgres").exists(),
-        "the tests need a PostgreSQL server: apt-get install postgresql-15"
-    );
-    found
+    let asked =
+        Command::new("pg_config").arg("--bindir").output().map(|output| output.stdout).unwrap_or_default();
+    let asked = PathBuf::from(String::from_utf8_lossy(&asked).trim());
+    let found = debian_bin_dirs().into_iter().chain([asked]).find(|dir| dir.join("postgres").exists());
+    found.expect("the tests need a PostgreSQL server: apt-get install postgresql-15")
+}
+
+/// Where Debian puts PostgreSQL: 15, which the tests are for, then the others.
+fn debian_bin_dirs() -> Vec<PathBuf> {
+    let root = Path::new("/usr/lib/postgresql");
+    let versions =
+        std::fs::read_dir(root).map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())));
+    let mut versions: Vec<PathBuf> = versions.map(Iterator::collect).unwrap_or_default();
+    versions.sort_by_key(|version| (!version.ends_with("15"), version.clone()));
+    versions.into_iter().map(|version| version.join("bin")).collect()
 }

@@ -54,6 +54,7 @@ pub use run::{
 };
 pub use scratch::Scratch;
 
+pub use rustix::io::Errno;
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a test fails: far more than it needs, so that a loaded machine does

@@ -56,7 +56,7 @@ fn odd() -> Cluster {
         ("conf.d/Z-upper.conf", "WORK_MEM = 6144 # in kB\nodd.plain = a-b.c:/d"),
         ("conf.d/.hidden.conf", "work_mem = 1MB\n"),
         ("conf.d/notes.txt", "not a setting\n"),
-        ("more/one.conf", "include '../more/two.conf'\r\nodd.last = one\r\n"),
+        ("more/one.conf", "include 'two.conf'\r\nodd.last = one\r\n"),
         ("more/two.conf", "odd.last = 'two'\nodd.empty = ''\nodd.number=-0x1FkB\nodd.real = .5e3"),
     ] {
         fs::write(etc.join(name), text).expect("written");

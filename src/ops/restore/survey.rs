@@ -98,11 +98,7 @@ impl Survey {
                 // An empty path lies inside the data directory.
                 && !path.as_bytes().is_empty()
             {
-                self.created.push(CreatedTablespace {
-                    oid: Oid(change.oid),
-                    path: path.clone(),
-                    lsn: change.lsn,
-                });
+                self.created.push(CreatedTablespace { oid: change.oid, path: path.clone(), lsn: change.lsn });
             }
         }
         for change in facts.settings.first.iter().filter(|change| replayed.contains(change.lsn)) {

@@ -10,6 +10,7 @@ use super::facts::{RawText, WalLevel, WalSettings};
 use super::header::WalFormat;
 use super::record::{Cursor, MainData, RecordBytes, RecordHeader, Stop, main_data};
 use crate::pg::lsn::{Lsn, Timeline};
+use crate::pg::oid::Oid;
 use crate::pg::time::Timestamp;
 
 const RM_XLOG: u8 = 0;
@@ -66,11 +67,11 @@ pub(super) enum Fact {
     },
     Settings(WalSettings),
     TablespaceCreated {
-        oid: u32,
+        oid: Oid,
         path: RawText,
     },
     TablespaceDropped {
-        oid: u32,
+        oid: Oid,
     },
     /// The rest of the segment is unused.
     Switch,
@@ -207,11 +208,11 @@ fn tablespace<R: RecordBytes>(record: &R, header: &RecordHeader, main: MainData)
     let mut data = Cursor::new(record, main.at);
     match header.info & XLR_RMGR_INFO_MASK {
         XLOG_TBLSPC_CREATE => {
-            let oid = data.u32()?;
+            let oid = Oid(data.u32()?);
             let path = data.bytes(main.len.saturating_sub(4).min(MAX_PATH))?;
             Ok(Fact::TablespaceCreated { oid, path: text(path) })
         }
-        XLOG_TBLSPC_DROP => Ok(Fact::TablespaceDropped { oid: data.u32()? }),
+        XLOG_TBLSPC_DROP => Ok(Fact::TablespaceDropped { oid: Oid(data.u32()?) }),
         _ => Ok(Fact::Nothing),
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::decode::Fact;
 use super::unfinished::Unfinished;
 use crate::pg::lsn::{Lsn, Timeline};
+use crate::pg::oid::Oid;
 use crate::pg::time::Timestamp;
 
 /// How many restore points, settings, tablespaces and timelines are listed each.
@@ -185,7 +186,7 @@ impl WalLevel {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TablespaceChange {
     pub lsn: Lsn,
-    pub oid: u32,
+    pub oid: Oid,
     pub change: TablespaceAction,
 }
 
@@ -336,7 +337,7 @@ mod tests {
         });
         let path = "/srv/\u{e9}t\u{e9}".into();
         let change = TablespaceAction::Created(path);
-        facts.tablespaces.push(TablespaceChange { lsn: Lsn(80), oid: 16_400, change });
+        facts.tablespaces.push(TablespaceChange { lsn: Lsn(80), oid: Oid(16_400), change });
         facts.timelines.push(TimelineStart { lsn: Lsn(90), timeline: Timeline(2), parent: Timeline(1) });
         facts.note_damage(Lsn(99), || "page magic is 0x0000".to_string());
         assert_eq!((facts.earliest_time, facts.latest_time), (Some(at(3)), Some(at(7))));

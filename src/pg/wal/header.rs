@@ -121,7 +121,7 @@ impl SegmentHeader {
                 long.block_size
             )));
         }
-        if page.address.0 % segment_size.bytes() != 0 {
+        if !page.address.0.is_multiple_of(segment_size.bytes()) {
             return Err(Error::corrupt(format!(
                 "page address {} is not the start of a segment of {} bytes",
                 page.address,

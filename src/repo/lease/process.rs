@@ -52,8 +52,8 @@ impl Process {
 
     /// Whether a process beside this one is still running.
     pub fn is_alive(&self) -> bool {
-        // Not above 0, it would mean a group of processes.
-        let Some(pid) = Pid::from_raw(self.pid).filter(|_| self.pid > 0) else { return false };
+        // A number below 0 would mean a group of processes.
+        let Some(pid) = Pid::from_raw(self.pid.max(0)) else { return false };
         // Anything but "no such process" means that there is one, also "not permitted".
         if test_kill_process(pid) == Err(Errno::SRCH) {
             return false;

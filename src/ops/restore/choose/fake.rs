@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::{Lsn, SegmentSize, Timeline};
 use crate::pg::names::SegmentName;
+use crate::pg::oid::Oid;
 use crate::pg::time::Timestamp;
 use crate::pg::wal::{
     Landmark, RestorePoint, Search, SegmentFacts, Sought, TablespaceAction, TablespaceChange, Unfinished,
@@ -162,7 +163,7 @@ fn note(facts: &mut SegmentFacts, placed: &Placed) {
         Record::CreateTablespace(oid, path) => {
             facts.tablespaces.count += 1;
             let change = TablespaceAction::Created(path.into());
-            facts.tablespaces.first.push(TablespaceChange { lsn: placed.lsn, oid: oid, change });
+            facts.tablespaces.first.push(TablespaceChange { lsn: placed.lsn, oid: Oid(oid), change });
         }
     }
 }

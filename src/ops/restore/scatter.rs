@@ -1,0 +1,166 @@
+//! Scattering: each frame of a chunk is read once, and its slices are written into the files that they belong to.
+//!
+//! Workers take frames and files in any order: a frame's writes create the files that they need, and a file's
+//! own task sets its size and mode, before or after. So there is no barrier and no table of open files: a
+//! worker has one file open at a time, and takes all that a frame has for it at once. Zeros are not written;
+//! they are what is between the writes.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use crate::error::{Error, IoContext, Result};
+use crate::repo::map::{Chunk, Entry, FileMode, FilePart, MapPath, Slice};
+use crate::repo::pack::{FrameLocation, PackReader};
+
+/// A file with this bit is writable for us, so its mode can be set at any time.
+const OWNER_WRITE: u32 = 0o200;
+
+/// What a chunk asks for.
+pub struct ChunkPlan {
+    pub files: Vec<PlannedFile>,
+    /// Only those of which something is written.
+    pub frames: Vec<PlannedFrame>,
+}
+
+/// A file, or a part of one.
+pub struct PlannedFile {
+    pub path: PathBuf,
+    pub mode: FileMode,
+    /// Known in the last part.
+    pub size: Option<u64>,
+    /// Bytes of this part that are not written.
+    pub zeros: u64,
+}
+
+pub struct PlannedFrame {
+    pub location: FrameLocation,
+    /// By file, then by place in the file.
+    pub writes: Vec<Write>,
+}
+
+/// Bytes of a frame that go to one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Index in [`ChunkPlan::files`].
+    pub file: usize,
+    pub at: u64,
+    pub offset: u32,
+    pub length: u32,
+}
+
+/// Opens a file for writing and creates it if needed; never through a link.
+fn open(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits() as i32)
+        .open(path)
+        .doing(|| format!("create {}", path.display()))
+}
+
+impl ChunkPlan {
+    pub fn new(chunk: &Chunk, locate: impl Fn(&MapPath) -> PathBuf) -> Self {
+        let planned = |location: &FrameLocation| PlannedFrame { location: *location, writes: Vec::new() };
+        let mut frames: Vec<PlannedFrame> = chunk.frames.iter().map(planned).collect();
+        let mut files = Vec::new();
+        for entry in &chunk.entries {
+            let Entry::File(part) = entry else { continue };
+            add_writes(&mut frames, files.len(), part);
+            files.push(PlannedFile {
+                path: locate(&part.attributes.path),
+                mode: part.attributes.mode,
+                size: part.size,
+                zeros: zeros(part),
+            });
+        }
+        frames.retain(|frame| !frame.writes.is_empty());
+        Self { files, frames }
+    }
+}
+
+fn add_writes(frames: &mut [PlannedFrame], file: usize, part: &FilePart) {
+    let mut at = part.at;
+    for slice in &part.slices {
+        // The map's reader checked that the frame is there.
+        if let Slice::Data { length, frame, offset, .. } = *slice
+            && let Some(frame) = frames.get_mut(frame as usize)
+        {
+            match frame.writes.last_mut() {
+                Some(last) if last.goes_on(file, at, offset) => last.length += length,
+                _ => frame.writes.push(Write { file, at, offset, length }),
+            }
+        }
+        at += slice.length();
+    }
+}
+
+fn zeros(part: &FilePart) -> u64 {
+    let length = |slice: &Slice| if let Slice::Zeros { length } = slice { *length } else { 0 };
+    part.slices.iter().map(length).sum()
+}
+
+impl Write {
+    /// Whether bytes of that place in the frame, for that place in that file, come right behind these.
+    fn goes_on(&self, file: usize, at: u64, offset: u32) -> bool {
+        self.file == file && self.at + u64::from(self.length) == at && self.offset + self.length == offset
+    }
+}
+
+/// Reads frames and writes files. One per thread.
+pub struct Scatterer {
+    reader: PackReader,
+    /// Whether each file is made durable before it is closed.
+    fsync: bool,
+}
+
+impl Scatterer {
+    pub fn new(reader: PackReader, fsync: bool) -> Self {
+        Self { reader, fsync }
+    }
+
+    /// Writes what the chunk has of a frame. Returns how many bytes.
+    pub fn scatter(&mut self, plan: &ChunkPlan, frame: &PlannedFrame) -> Result<u64> {
+        let raw = self.reader.read_frame(&frame.location)?;
+        let mut written = 0;
+        for writes in frame.writes.chunk_by(|a, b| a.file == b.file) {
+            let file = writes.first().and_then(|write| plan.files.get(write.file));
+            let path = &file.ok_or_else(|| Error::bug("a write without a file"))?.path;
+            let file = open(path)?;
+            for write in writes {
+                let bytes = raw.get(write.offset as usize..).and_then(|raw| raw.get(..write.length as usize));
+                let bytes = bytes.ok_or_else(|| Error::bug("a slice beyond its frame"))?;
+                file.write_all_at(bytes, write.at).doing(|| format!("write {}", path.display()))?;
+                written += u64::from(write.length);
+            }
+            close(&file, path, self.fsync)?;
+        }
+        Ok(written)
+    }
+
+    /// Gives a file its size and mode, and creates it if nothing was written into it yet.
+    pub fn shape(&self, planned: &PlannedFile) -> Result<()> {
+        let Some(size) = planned.size else {
+            return Ok(());
+        };
+        let path = &planned.path;
+        let file = open(path)?;
+        file.set_len(size).doing(|| format!("set the size of {}", path.display()))?;
+        // A mode that would keep us out waits until everything is written: see `lock_modes`.
+        let mode = planned.mode.bits() | OWNER_WRITE;
+        file.set_permissions(Permissions::from_mode(mode))
+            .doing(|| format!("set the mode of {}", path.display()))?;
+        close(&file, path, self.fsync)
+    }
+}
+
+fn close(file: &File, path: &Path, fsync: bool) -> Result<()> {
+    if fsync {
+        file.sync_all().doing(|| format!("make {} durable", path.display()))?;
+    }
+    Ok(())
+}
