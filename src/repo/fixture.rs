@@ -25,7 +25,7 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    pub fn new() -> Self {
+    pub fn create() -> Self {
         let dir = tempfile::tempdir().expect("tempdir");
         let location = Location::parse(&dir.path().display().to_string()).expect("location");
         init(&location).expect("initialised");

@@ -94,11 +94,9 @@ impl PackWriter {
     /// Writes a frame; starts a new pack when it does not fit into this one. It can be read when the
     /// writer has finished, not before.
     pub fn append(&mut self, frame: &Frame) -> Result<FrameLocation> {
-        let full = |open: &OpenPack| {
-            open.frames.len() >= PACK_FRAMES
-                || open.parts.size() + frame.stored.len() as u64 > PACK_SIZE - LIST_RESERVE
-        };
-        if self.open.as_ref().is_some_and(full) {
+        let has_room =
+            |open: &OpenPack| fits(open.parts.size(), open.frames.len(), frame.stored.len() as u64);
+        if !self.open.as_ref().is_none_or(has_room) {
             self.close()?;
         }
         let open = match &mut self.open {
@@ -120,6 +118,11 @@ impl PackWriter {
         }
         Ok(())
     }
+}
+
+/// Whether a pack of `size` bytes and so many frames can take another of `stored` bytes.
+fn fits(size: u64, frames: usize, stored: u64) -> bool {
+    frames < PACK_FRAMES && size + stored <= PACK_SIZE - LIST_RESERVE
 }
 
 impl Drop for PackWriter {
@@ -240,5 +243,162 @@ impl Cluster {
     /// The pack as messages show it: where to look.
     pub fn pack_name(&self, pack: PackId) -> String {
         self.layout().pack(pack).map_or_else(|_| pack.to_string(), |key| self.store().name(&key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipe::frame::FRAME_SIZE;
+    use crate::repo::fixture::Fixture;
+    use proptest::prelude::*;
+
+    fn compress(raw: &[u8]) -> Frame {
+        Compressor::new(1)
+            .and_then(|mut compressor| compressor.compress(raw, Vec::new()))
+            .expect("compressed")
+    }
+
+    fn raws() -> Vec<Vec<u8>> {
+        (0..20u8).map(|n| vec![n; usize::from(n) * 1000]).collect()
+    }
+
+    /// A pack with the frames of `raws`.
+    fn write(cluster: &Cluster, backup: Id) -> (Vec<FrameLocation>, Vec<PackSummary>) {
+        let mut writer = PackWriter::new(cluster, backup);
+        let frames = raws().iter().map(|raw| writer.append(&compress(raw)).expect("appended")).collect();
+        (frames, writer.finish().expect("finished"))
+    }
+
+    #[test]
+    fn frames_come_back_from_their_places_and_the_list_names_them_all() {
+        let fixture = Fixture::create();
+        let (frames, packs) = write(&fixture.cluster, Id::random().expect("id"));
+        assert_eq!((packs.len(), packs[0].frames), (1, 20));
+        let key = fixture.cluster.layout().pack(packs[0].id).expect("key");
+        assert_eq!(fixture.cluster.store().head(&key).expect("head").size, packs[0].size);
+        let mut reader = PackReader::new(&fixture.cluster).expect("reader");
+        for (location, raw) in frames.iter().zip(raws()).rev() {
+            assert_eq!(reader.read_frame(location), Ok(raw.as_slice()));
+        }
+        assert_eq!(list_frames(&fixture.cluster, packs[0].id), Ok(frames));
+        let file = std::fs::read(fixture.file(&key)).expect("read");
+        assert_eq!(zstd::decode_all(file.as_slice()).expect("zstd"), raws().concat());
+    }
+
+    #[test]
+    fn a_run_without_frames_has_no_packs() {
+        let fixture = Fixture::create();
+        let writer = PackWriter::new(&fixture.cluster, Id::random().expect("id"));
+        assert_eq!(writer.finish(), Ok(Vec::new()));
+        assert!(fixture.objects().is_empty());
+    }
+
+    #[test]
+    fn siblings_write_packs_of_the_same_run_with_other_numbers() {
+        let fixture = Fixture::create();
+        let run = Id::random().expect("id");
+        let mut writers = vec![PackWriter::new(&fixture.cluster, run)];
+        writers.push(writers[0].sibling());
+        writers.push(writers[1].sibling());
+        for writer in &mut writers {
+            writer.append(&compress(b"x")).expect("appended");
+        }
+        let packs = writers.into_iter().map(|writer| writer.finish().expect("finished")[0].id);
+        let expected: Vec<PackId> = (0..3).map(|number| PackId { backup: run, number }).collect();
+        assert_eq!(packs.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_pack_is_full_after_so_many_frames() {
+        let fixture = Fixture::create();
+        let mut writer = PackWriter::new(&fixture.cluster, Id::random().expect("id"));
+        let frame = compress(b"x");
+        for _ in 0..=PACK_FRAMES {
+            writer.append(&frame).expect("appended");
+        }
+        let packs = writer.finish().expect("finished");
+        let counts: Vec<usize> = packs.iter().map(|pack| pack.frames as usize).collect();
+        assert_eq!(counts, [PACK_FRAMES, 1]);
+        assert_eq!(list_frames(&fixture.cluster, packs[0].id).expect("listed").len(), PACK_FRAMES);
+        let list = packs[0].size - PACK_FRAMES as u64 * frame.stored.len() as u64;
+        assert!(list < LIST_RESERVE, "{list}");
+    }
+
+    #[test]
+    fn a_pack_never_grows_beyond_its_size() {
+        let (packed, stored) = (PACK_SIZE - LIST_RESERVE, FRAME_SIZE as u64);
+        assert!(fits(packed - stored, 5, stored));
+        assert!(!fits(packed - stored + 1, 5, stored));
+        assert!(!fits(0, PACK_FRAMES, 1));
+    }
+
+    #[test]
+    fn a_writer_that_is_dropped_leaves_nothing() {
+        let fixture = Fixture::create();
+        let mut writer = PackWriter::new(&fixture.cluster, Id::random().expect("id"));
+        let frame = compress(b"x");
+        for _ in 0..=PACK_FRAMES {
+            writer.append(&frame).expect("appended");
+        }
+        assert_eq!(fixture.objects().len(), 2, "a whole pack and one that is being written");
+        drop(writer);
+        assert_eq!(fixture.objects(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_damaged_frame_is_named_with_its_pack_offset_and_digests() {
+        let fixture = Fixture::create();
+        let (frames, packs) = write(&fixture.cluster, Id::random().expect("id"));
+        let key = fixture.cluster.layout().pack(packs[0].id).expect("key");
+        let mut reader = PackReader::new(&fixture.cluster).expect("reader");
+        for at in 0..frames[3].offset as usize {
+            fixture.damage(&key, |bytes| bytes[at] ^= 0x10);
+            let location = frames.iter().rfind(|frame| frame.offset as usize <= at).expect("frame");
+            let error = reader.read_frame(location).expect_err("damaged");
+            assert_eq!(error.kind(), Kind::Corrupt);
+            let place = format!("at byte {} of {}", location.offset, fixture.cluster.store().name(&key));
+            assert!(error.message().contains(&place), "{error}");
+            assert!(error.message().contains(&format!("expected {}", location.sha256)), "{error}");
+            fixture.damage(&key, |bytes| bytes[at] ^= 0x10);
+        }
+    }
+
+    #[test]
+    fn a_pack_that_is_too_short_or_not_there_is_told_apart_from_trouble() {
+        let fixture = Fixture::create();
+        let (frames, packs) = write(&fixture.cluster, Id::random().expect("id"));
+        let key = fixture.cluster.layout().pack(packs[0].id).expect("key");
+        let mut reader = PackReader::new(&fixture.cluster).expect("reader");
+        let last = *frames.last().expect("frames");
+        for length in [0, last.offset as usize, last.offset as usize + 1] {
+            fixture.damage(&key, |bytes| bytes.truncate(length));
+            assert!(reader.read_frame(&last).is_err_and(|error| error.kind() == Kind::Corrupt), "{length}");
+            assert!(
+                list_frames(&fixture.cluster, packs[0].id).is_err_and(|error| error.kind() == Kind::Corrupt)
+            );
+        }
+        fixture.cluster.store().delete(&key).expect("deleted");
+        assert!(reader.read_frame(&last).is_err_and(|error| error.kind() == Kind::NotFound));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_location_makes_the_reader_panic_or_allocate(offset: u64, stored: u32, raw: u32) {
+            let fixture = Fixture::create();
+            let (frames, _) = write(&fixture.cluster, Id::random().expect("id"));
+            let mut reader = PackReader::new(&fixture.cluster).expect("reader");
+            for location in [
+                FrameLocation { offset, ..frames[0] },
+                FrameLocation { stored, ..frames[0] },
+                FrameLocation { raw, ..frames[0] },
+                FrameLocation { offset, stored, raw, ..frames[0] },
+            ] {
+                if location != frames[0] {
+                    prop_assert!(reader.read_frame(&location).is_err_and(|error| error.kind() == Kind::Corrupt));
+                }
+            }
+        }
     }
 }

@@ -186,3 +186,82 @@ fn u64_at(bytes: &[u8; LENGTH], at: usize) -> u64 {
     number.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(number)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipe::frame::{Compressor, DEFAULT_LEVEL};
+    use crate::repo::fixture::Fixture;
+    use crate::repo::layout::Id;
+    use proptest::prelude::*;
+
+    fn sealed(sealed_as: Sealed, lines: &[u8], content: &[u8]) -> Vec<u8> {
+        let list =
+            Compressor::new(DEFAULT_LEVEL).and_then(|mut c| c.compress(lines, Vec::new())).expect("list");
+        [content, &seal(sealed_as, &list, content.len() as u64).expect("sealed")].concat()
+    }
+
+    fn read(fixture: &Fixture, object: &[u8], sealed: Sealed) -> Result<List> {
+        let key = fixture.cluster.layout().staging(Id::random()?)?;
+        fixture.cluster.store().create(&key, object.to_vec())?;
+        read_list(fixture.cluster.store(), &key, object.len() as u64, sealed)
+    }
+
+    #[test]
+    fn an_object_ends_with_its_list_which_zstd_skips() {
+        let fixture = Fixture::create();
+        let content = zstd::encode_all(&b"content"[..], 1).expect("zstd");
+        let object = sealed(Sealed::Pack, b"{}\n", &content);
+        let list = read(&fixture, &object, Sealed::Pack).expect("read");
+        assert_eq!((list.lines.as_slice(), list.content), (&b"{}\n"[..], content.len() as u64));
+        assert_eq!(zstd::decode_all(object.as_slice()).expect("zstd"), b"content");
+    }
+
+    #[test]
+    fn another_kind_of_object_and_another_version_are_refused() {
+        let fixture = Fixture::create();
+        let mut object = sealed(Sealed::Pack, b"", b"");
+        assert!(read(&fixture, &object, Sealed::Map).is_err_and(|error| error.kind() == Kind::Corrupt));
+        let trailer = object.len() - LENGTH;
+        object[trailer + 20] = 2;
+        let crc = crc32c::crc32c(&object[trailer..trailer + 80]);
+        object[trailer + 80..].copy_from_slice(&crc.to_le_bytes());
+        assert!(
+            read(&fixture, &object, Sealed::Pack).is_err_and(|error| error.kind() == Kind::Configuration)
+        );
+    }
+
+    #[test]
+    fn every_bit_of_a_list_and_its_trailer_counts() {
+        let fixture = Fixture::create();
+        let object = sealed(Sealed::Map, b"{\"a\":1}\n", b"content");
+        for bit in 7 * 8..object.len() * 8 {
+            let mut damaged = object.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let outcome = read(&fixture, &damaged, Sealed::Map);
+            assert!(outcome.is_err_and(|error| error.kind() == Kind::Corrupt), "bit {bit}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn reading_a_list_of_any_bytes_never_panics(
+            content in prop::collection::vec(any::<u8>(), 0..40),
+            offset: u64,
+            stored: u64,
+            raw: u64,
+        ) {
+            let fixture = Fixture::create();
+            let mut object = sealed(Sealed::Map, b"{}\n", &content);
+            let trailer = object.len() - LENGTH;
+            for (at, number) in [(24, offset), (32, stored), (40, raw)] {
+                object[trailer + at..trailer + at + 8].copy_from_slice(&number.to_le_bytes());
+            }
+            let crc = crc32c::crc32c(&object[trailer..trailer + 80]);
+            object[trailer + 80..].copy_from_slice(&crc.to_le_bytes());
+            prop_assert!(read(&fixture, &object, Sealed::Map).is_err());
+            prop_assert!(read(&fixture, &content, Sealed::Map).is_err());
+        }
+    }
+}

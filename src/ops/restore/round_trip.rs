@@ -229,7 +229,7 @@ fn assert_same(place: &Path, item: &Item) {
 
 #[test]
 fn a_tree_comes_back_as_it_was() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::create();
     let items = sample();
     let header = store(&fixture, &items, "one").expect("stored");
     let target = Target::new();
@@ -254,7 +254,7 @@ fn a_tree_comes_back_as_it_was() {
 
 #[test]
 fn a_damaged_pack_or_map_stops_the_restore_before_pg_control() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::create();
     let header = store(&fixture, &sample(), "one").expect("stored");
     let (layout, store) = (fixture.cluster.layout(), fixture.cluster.store());
     let pack = layout.pack(header.packs[0].id).expect("key");

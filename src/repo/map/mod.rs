@@ -12,6 +12,8 @@
 mod line;
 mod path;
 mod reader;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::fmt;
