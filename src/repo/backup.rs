@@ -321,3 +321,143 @@ pub fn list(cluster: &Cluster) -> Result<Vec<BackupHeader>> {
 pub fn remove(cluster: &Cluster, label: &Name) -> Result<bool> {
     cluster.store().delete(&cluster.layout().backup_header(label)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipe::frame::Compressor;
+    use crate::repo::fixture::{Fixture, header, name};
+    use crate::repo::map::MapWriter;
+    use crate::repo::pack::PackWriter;
+    use proptest::prelude::*;
+    use std::cell::Cell;
+
+    /// A header whose map and one pack are there.
+    fn prepared(fixture: &Fixture, label: &str) -> BackupHeader {
+        let run = Id::random().expect("id");
+        let mut writer = PackWriter::new(&fixture.cluster, run);
+        let frame = Compressor::new(1).and_then(|mut c| c.compress(b"x", Vec::new())).expect("frame");
+        writer.append(&frame).expect("appended");
+        let packs = writer.finish().expect("finished");
+        let map = MapWriter::start(&fixture.cluster).and_then(|map| map.finish(&name(label))).expect("map");
+        header(label, run, map, &packs)
+    }
+
+    fn exists(fixture: &Fixture, label: &str) -> bool {
+        fixture.objects().contains(&format!("backup/{label}/backup.json"))
+    }
+
+    #[test]
+    fn a_backup_exists_exactly_when_its_header_does() {
+        let fixture = Fixture::create();
+        assert_eq!(labels(&fixture.cluster), Ok(Vec::new()));
+        let header = prepared(&fixture, "one");
+        assert!(read(&fixture.cluster, &name("one")).is_err_and(|error| error.kind() == Kind::NotFound));
+        assert_eq!(labels(&fixture.cluster), Ok(Vec::new()), "a map alone is no backup");
+        write(&fixture.cluster, &header, || Ok(())).expect("written");
+        assert_eq!(read(&fixture.cluster, &name("one")), Ok(header.clone()));
+        assert_eq!(list(&fixture.cluster), Ok(vec![header]));
+        assert_eq!(remove(&fixture.cluster, &name("one")), Ok(true));
+        assert_eq!(remove(&fixture.cluster, &name("one")), Ok(false));
+        assert_eq!(labels(&fixture.cluster), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn no_header_refers_to_what_is_not_there() {
+        let fixture = Fixture::create();
+        let header = prepared(&fixture, "one");
+        let layout = fixture.cluster.layout();
+        let pack = layout.pack(header.packs[0].id).expect("key");
+        let map = layout.backup_map(&name("one")).expect("key");
+        for key in [&pack, &map] {
+            fixture.damage(key, |bytes| bytes.push(0));
+            let error = write(&fixture.cluster, &header, || Ok(())).expect_err("another size");
+            assert_eq!(error.kind(), Kind::Corrupt, "{error}");
+            fixture.damage(key, |bytes| bytes.truncate(bytes.len() - 1));
+        }
+        fixture.cluster.store().delete(&pack).expect("deleted");
+        let error = write(&fixture.cluster, &header, || Ok(())).expect_err("no pack");
+        assert!(error.message().contains(pack.as_str()), "{error}");
+        assert!(!exists(&fixture, "one"));
+    }
+
+    #[test]
+    fn a_lease_that_is_lost_before_or_after_leaves_no_header() {
+        let fixture = Fixture::create();
+        let header = prepared(&fixture, "one");
+        for lost_at in 1..=2 {
+            let asked = Cell::new(0);
+            let guard = || {
+                asked.set(asked.get() + 1);
+                assert_eq!(exists(&fixture, "one"), asked.get() == 2);
+                if asked.get() == lost_at { Err(Error::conflict("lost")) } else { Ok(()) }
+            };
+            assert_eq!(write(&fixture.cluster, &header, guard), Err(Error::conflict("lost")));
+            assert!(!exists(&fixture, "one"), "lost at {lost_at}");
+        }
+        write(&fixture.cluster, &header, || Ok(())).expect("written");
+    }
+
+    #[test]
+    fn a_label_belongs_to_the_run_that_took_it() {
+        let fixture = Fixture::create();
+        let header = prepared(&fixture, "one");
+        write(&fixture.cluster, &header, || Ok(())).expect("written");
+        // As after a store's late answer: our own header stands there.
+        write(&fixture.cluster, &header, || Ok(())).expect("the same again");
+        let other = BackupHeader { run: Id::random().expect("id"), ..header.clone() };
+        let error = write(&fixture.cluster, &other, || Ok(())).expect_err("taken");
+        assert_eq!(error.kind(), Kind::Conflict);
+        assert_eq!(read(&fixture.cluster, &name("one")), Ok(header));
+    }
+
+    #[test]
+    fn a_newer_header_is_told_from_a_damaged_one() {
+        let fixture = Fixture::create();
+        let header = prepared(&fixture, "one");
+        write(&fixture.cluster, &header, || Ok(())).expect("written");
+        let key = fixture.cluster.layout().backup_header(&name("one")).expect("key");
+        let set = |text: &str| fixture.damage(&key, |bytes| *bytes = text.as_bytes().to_vec());
+        for (text, kind) in [
+            (r#"{"format":"pgark backup","version":2,"all":"different"}"#, Kind::Configuration),
+            (r#"{"format":"pgark backup","version":0}"#, Kind::Configuration),
+            (r#"{"format":"pgark backup","version":1}"#, Kind::Corrupt),
+            (r#"{"format":"something","version":1}"#, Kind::Corrupt),
+            ("{", Kind::Corrupt),
+            ("", Kind::Corrupt),
+        ] {
+            set(text);
+            assert!(read(&fixture.cluster, &name("one")).is_err_and(|error| error.kind() == kind), "{text}");
+            assert!(list(&fixture.cluster).is_err(), "nobody may overlook it: {text}");
+        }
+        let mut json = serde_json::to_value(&header).expect("json");
+        json["added_later"] = true.into();
+        set(&json.to_string());
+        assert_eq!(read(&fixture.cluster, &name("one")), Ok(header), "what is unknown is ignored");
+        json["label"] = "two".into();
+        set(&json.to_string());
+        assert!(read(&fixture.cluster, &name("one")).is_err_and(|error| error.kind() == Kind::Corrupt));
+    }
+
+    #[test]
+    fn a_repository_that_went_away_does_not_look_like_one_without_backups() {
+        let fixture = Fixture::create();
+        std::fs::remove_file(fixture.dir.path().join("pgark.json")).expect("removed");
+        assert!(labels(&fixture.cluster).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_header_never_panics(at: prop::sample::Index, byte: u8) {
+            let map = serde_json::json!({"size":1,"sha256":"00".repeat(32),"list_sha256":"00".repeat(32),
+                "chunks":1,"files":1,"directories":1,"raw_bytes":1});
+            let header = header("one", Id::random()?, serde_json::from_value(map).expect("map"), &[]);
+            let mut json = to_json(&header)?;
+            let at = at.index(json.len());
+            json[at] = byte;
+            if let Ok(found) = parse(&json, "here", &name("one")) {
+                prop_assert_eq!(found.label, header.label);
+            }
+        }
+    }
+}

@@ -44,7 +44,14 @@ pub struct Swept {
 pub fn sweep(cluster: &Cluster, lease: &Lease) -> Result<Swept> {
     lease.still_held()?;
     let seen = Seen::look(cluster)?;
-    let spared = Spared::look(cluster)?;
+    let mut spared = Spared::default();
+    let refused = |error: Error| error.context("swept nothing");
+    spared.look_at_leases(cluster).map_err(refused)?;
+    spared.look_at_headers(cluster).map_err(refused)?;
+    remove(cluster, lease, &seen, &spared)
+}
+
+fn remove(cluster: &Cluster, lease: &Lease, seen: &Seen, spared: &Spared) -> Result<Swept> {
     let mut swept = Swept::default();
     for (pack, object) in &seen.packs {
         if !spared.runs.contains(&pack.backup) && !spared.packs.contains(pack) {
@@ -58,7 +65,7 @@ pub fn sweep(cluster: &Cluster, lease: &Lease) -> Result<Swept> {
             swept.maps += u64::from(cluster.store().delete(&object.key)?);
         }
     }
-    swept.unfinished = sweep_unfinished(cluster, lease, &spared)?;
+    swept.unfinished = remove_unfinished(cluster, lease, spared)?;
     Ok(swept)
 }
 
@@ -91,6 +98,7 @@ impl Seen {
 }
 
 /// What is in use.
+#[derive(Default)]
 struct Spared {
     runs: HashSet<Id>,
     packs: HashSet<PackId>,
@@ -98,30 +106,32 @@ struct Spared {
 }
 
 impl Spared {
-    fn look(cluster: &Cluster) -> Result<Self> {
-        let refused = |error: Error| error.context("swept nothing");
-        let mut spared = Self { runs: HashSet::new(), packs: HashSet::new(), labels: HashSet::new() };
-        for held in lease::list(cluster).map_err(refused)? {
+    fn look_at_leases(&mut self, cluster: &Cluster) -> Result<()> {
+        for held in lease::list(cluster)? {
             let record = held.record.ok_or_else(|| {
-                refused(Error::conflict("there is a lease that can't be read")).with_hint(
+                Error::conflict("there is a lease that can't be read").with_hint(
                     "a newer pgark may be at work; the lease lapses in half an hour unless renewed",
                 )
             })?;
-            spared.runs.insert(record.run);
-            spared.labels.insert(record.label);
+            self.runs.insert(record.run);
+            self.labels.insert(record.label);
         }
-        for header in backup::iter(cluster).map_err(refused)? {
-            let header = header.map_err(refused)?;
-            spared.packs.extend(header.packs.iter().map(|pack| pack.id));
-            spared.labels.insert(header.label);
+        Ok(())
+    }
+
+    fn look_at_headers(&mut self, cluster: &Cluster) -> Result<()> {
+        for header in backup::iter(cluster)? {
+            let header = header?;
+            self.packs.extend(header.packs.iter().map(|pack| pack.id));
+            self.labels.insert(header.label);
         }
-        Ok(spared)
+        Ok(())
     }
 }
 
 /// Uploads that were never finished. No other run than ours is alive if ours has the only lease, and ours
 /// has begun none.
-fn sweep_unfinished(cluster: &Cluster, lease: &Lease, spared: &Spared) -> Result<u64> {
+fn remove_unfinished(cluster: &Cluster, lease: &Lease, spared: &Spared) -> Result<u64> {
     let alone = spared.runs.iter().all(|run| *run == lease.run());
     let idle = if alone { Duration::ZERO } else { IDLE };
     let (store, layout) = (cluster.store(), cluster.layout());
@@ -134,4 +144,217 @@ fn sweep_unfinished(cluster: &Cluster, lease: &Lease, spared: &Spared) -> Result
         }
     }
     Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::pipe::frame::Compressor;
+    use crate::repo::fixture::{Fixture, name};
+    use crate::repo::lease::LeaseKind;
+    use crate::repo::map::MapWriter;
+    use crate::repo::pack::{PackSummary, PackWriter};
+
+    fn id() -> Id {
+        Id::random().expect("id")
+    }
+
+    fn lease(fixture: &Fixture, run: Id) -> Lease {
+        Lease::acquire(&fixture.cluster, LeaseKind::Backup, run, &name("ours")).expect("acquired")
+    }
+
+    fn pack(fixture: &Fixture, run: Id) -> PackSummary {
+        let mut writer = PackWriter::new(&fixture.cluster, run);
+        let frame = Compressor::new(1).and_then(|mut c| c.compress(b"x", Vec::new())).expect("frame");
+        writer.append(&frame).expect("appended");
+        writer.finish().expect("finished")[0]
+    }
+
+    fn map(fixture: &Fixture, label: &str) {
+        MapWriter::start(&fixture.cluster).and_then(|map| map.finish(&name(label))).expect("map");
+    }
+
+    fn has(fixture: &Fixture, pack: PackSummary) -> bool {
+        fixture.cluster.store().exists(&fixture.cluster.layout().pack(pack.id).expect("key")).expect("looked")
+    }
+
+    /// What a sweep deletes if that happens between its looks.
+    fn sweep_with(
+        fixture: &Fixture,
+        lease: &Lease,
+        before_leases: impl FnOnce(),
+        before_headers: impl FnOnce(),
+    ) -> Result<Swept> {
+        lease.still_held()?;
+        let seen = Seen::look(&fixture.cluster)?;
+        before_leases();
+        let mut spared = Spared::default();
+        spared.look_at_leases(&fixture.cluster)?;
+        before_headers();
+        spared.look_at_headers(&fixture.cluster)?;
+        remove(&fixture.cluster, lease, &seen, &spared)
+    }
+
+    #[test]
+    fn what_a_dead_run_left_is_swept_and_nothing_else() {
+        let fixture = Fixture::create();
+        let (kept_run, dead_run) = (id(), id());
+        let kept = pack(&fixture, kept_run);
+        fixture.backup("kept", kept_run, &[kept]);
+        let dead = pack(&fixture, dead_run);
+        // A later pack of a run whose backup does not list it is garbage too.
+        let unlisted = pack(&fixture, id());
+        map(&fixture, "dead");
+        let dead_map = fixture.cluster.layout().backup_map(&name("dead")).expect("key");
+        set_age(&fixture.file(&dead_map), Duration::from_secs(60));
+        let lease = lease(&fixture, id());
+        let swept = sweep(&fixture.cluster, &lease).expect("swept");
+        assert_eq!(swept, Swept { packs: 2, bytes: dead.size + unlisted.size, maps: 1, unfinished: 0 });
+        assert!(has(&fixture, kept) && !has(&fixture, dead) && !has(&fixture, unlisted));
+        drop(lease);
+        let left = fixture.objects();
+        let expected = ["backup/kept/backup.json", "backup/kept/files.jsonl.zst"];
+        assert_eq!(left[..2], expected);
+        assert_eq!(left.len(), 3, "{left:?}");
+    }
+
+    #[test]
+    fn packs_of_an_earlier_backup_that_a_later_one_lists_stay() {
+        let fixture = Fixture::create();
+        let first = pack(&fixture, id());
+        let second_run = id();
+        let second = pack(&fixture, second_run);
+        fixture.backup("second", second_run, &[first, second]);
+        let swept = sweep(&fixture.cluster, &lease(&fixture, id())).expect("swept");
+        assert_eq!(swept.packs, 0);
+        assert!(has(&fixture, first) && has(&fixture, second));
+    }
+
+    #[test]
+    fn a_run_that_is_at_work_is_left_alone() {
+        let fixture = Fixture::create();
+        let run = id();
+        let lease = lease(&fixture, run);
+        let ours = pack(&fixture, run);
+        map(&fixture, "ours");
+        assert_eq!(sweep(&fixture.cluster, &lease), Ok(Swept::default()));
+        assert!(has(&fixture, ours));
+    }
+
+    #[test]
+    fn a_run_that_begins_while_a_sweep_looks_is_not_in_its_list() {
+        for early in [true, false] {
+            let fixture = Fixture::create();
+            let lease = lease(&fixture, id());
+            // Without a lease of its own: the order alone must protect it.
+            let begin = || assert!(has(&fixture, pack(&fixture, id())));
+            let swept = match early {
+                true => sweep_with(&fixture, &lease, begin, || ()),
+                false => sweep_with(&fixture, &lease, || (), begin),
+            };
+            assert_eq!(swept.expect("swept").packs, 0, "early: {early}");
+        }
+    }
+
+    #[test]
+    fn a_run_that_ends_while_a_sweep_looks_keeps_its_packs() {
+        let fixture = Fixture::create();
+        let (ours, theirs) = (lease(&fixture, id()), id());
+        let pack = pack(&fixture, theirs);
+        let their_lease = fixture.cluster.layout().lease(id()).expect("key");
+        let ours_as_text = std::fs::read_to_string(
+            fixture
+                .dir
+                .path()
+                .join(fixture.cluster.layout().root().expect("key").as_str())
+                .join(&fixture.objects()[0]),
+        )
+        .expect("read");
+        let record = ours_as_text.replace(&ours.run().to_string(), &theirs.to_string());
+        fixture.cluster.store().create(&their_lease, record.into_bytes()).expect("created");
+        let finish = || {
+            fixture.backup("theirs", theirs, &[pack]);
+            fixture.cluster.store().delete(&their_lease).expect("released");
+        };
+        let swept = sweep_with(&fixture, &ours, finish, || ()).expect("swept");
+        assert_eq!((swept.packs, swept.maps), (0, 0), "its header is seen");
+
+        std::fs::write(fixture.file(&their_lease), "").expect("at work again");
+        assert!(sweep(&fixture.cluster, &ours).is_err(), "a lease that can't be read stops the sweep");
+        assert!(has(&fixture, pack));
+    }
+
+    #[test]
+    fn a_run_that_ends_after_its_lease_was_seen_keeps_its_packs() {
+        let fixture = Fixture::create();
+        let run = id();
+        let lease = lease(&fixture, run);
+        let pack = pack(&fixture, run);
+        let swept = sweep_with(&fixture, &lease, || (), || fixture.backup("ours", run, &[pack]));
+        assert_eq!(swept, Ok(Swept::default()));
+    }
+
+    #[test]
+    fn a_header_that_can_not_be_read_stops_the_sweep_before_it_deletes() {
+        for text in ["", "{", r#"{"format":"pgark backup","version":2}"#] {
+            let fixture = Fixture::create();
+            fixture.backup("odd", id(), &[]);
+            let garbage = pack(&fixture, id());
+            let header = fixture.cluster.layout().backup_header(&name("odd")).expect("key");
+            fixture.damage(&header, |bytes| *bytes = text.as_bytes().to_vec());
+            let error = sweep(&fixture.cluster, &lease(&fixture, id())).expect_err("refused");
+            assert!(error.message().starts_with("swept nothing"), "{error}");
+            assert!(has(&fixture, garbage), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_map_that_appeared_under_the_label_of_a_dead_run_stays() {
+        let fixture = Fixture::create();
+        let lease = lease(&fixture, id());
+        map(&fixture, "young");
+        map(&fixture, "old");
+        let old = fixture.file(&fixture.cluster.layout().backup_map(&name("old")).expect("key"));
+        set_age(&old, Duration::from_secs(60));
+        assert_eq!(sweep(&fixture.cluster, &lease).expect("swept").maps, 1);
+        assert!(!old.exists());
+        assert!(fixture.objects().contains(&"backup/young/files.jsonl.zst".to_string()));
+    }
+
+    #[test]
+    fn what_killed_writers_never_published_is_swept() {
+        let fixture = Fixture::create();
+        let lease = lease(&fixture, id());
+        let root = fixture.file(&fixture.cluster.layout().root().expect("key"));
+        for dir in ["pack", "staging", "wal/00000001/00000000"] {
+            std::fs::create_dir_all(root.join(dir)).expect("created");
+        }
+        let write = |name: &str, age: Duration| {
+            std::fs::write(root.join(name), "x").expect("written");
+            set_age(&root.join(name), age);
+        };
+        write("pack/00112233445566778899aabbccddeeff-00000000.pack#1", Duration::ZERO);
+        write("staging/00112233445566778899aabbccddeeff", 2 * IDLE);
+        write("staging/ffeeddccbbaa99887766554433221100", Duration::ZERO);
+        write("wal/00000001/00000000/000000010000000000000001.zst#1", 2 * IDLE);
+        write("wal/00000001/00000000/000000010000000000000002.zst#1", Duration::ZERO);
+        assert_eq!(sweep(&fixture.cluster, &lease).expect("swept").unfinished, 3);
+        let left: Vec<String> =
+            fixture.objects().into_iter().filter(|object| !object.starts_with("lease/")).collect();
+        assert_eq!(
+            left,
+            [
+                "staging/ffeeddccbbaa99887766554433221100",
+                "wal/00000001/00000000/000000010000000000000002.zst#1"
+            ]
+        );
+    }
+
+    fn set_age(path: &std::path::Path, age: Duration) {
+        let file = File::options().write(true).open(path).expect("opened");
+        file.set_modified(SystemTime::now() - age).expect("set");
+    }
 }

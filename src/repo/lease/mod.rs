@@ -17,6 +17,8 @@
 
 mod holder;
 mod process;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
