@@ -349,7 +349,8 @@ fn trees() -> impl Strategy<Value = Vec<Whole>> {
     let content = prop::option::of(prop::collection::vec(slices, 0..6));
     let entries = prop::collection::btree_map(prop::collection::vec(any::<u8>(), 0..6), content, 0..40);
     (entries, any::<bool>()).prop_map(|(entries, config)| {
-        let root = |path: &[u8]| if config && path.len() % 2 == 0 { Root::Config } else { Root::Data };
+        let root =
+            |path: &[u8]| if config && path.len().is_multiple_of(2) { Root::Config } else { Root::Data };
         let named = entries.into_iter().filter_map(|(path, content)| {
             Some((attributes(MapPath::new(root(&path), &path).ok()?), content))
         });
