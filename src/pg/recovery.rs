@@ -4,9 +4,11 @@
 //! Invariant: a server with these settings archives nothing, starts no logical subscription and writes to
 //! no file of its source, unless it takes over; and nothing of an earlier recovery is left over.
 
+mod configuration;
 mod minimums;
 mod target;
 
+pub use configuration::Configuration;
 pub use minimums::Minimums;
 pub use target::{Recovery, Standby, Target, TargetAction, ToTarget, restore_command, shell_quote};
 
@@ -98,8 +100,8 @@ impl When {
     }
 }
 
-/// Why a setting of the source must not stay, or None if it may. For `settings_file::rewrite`, of
-/// postgresql.conf and of postgresql.auto.conf alike.
+/// Why a setting of the source must not stay, or None if it may: in postgresql.conf and in
+/// postgresql.auto.conf alike (`Configuration::restored`).
 pub fn removal_reason(name: &str, role: Role) -> Option<&'static str> {
     let name = name.to_ascii_lowercase();
     if name.starts_with("recovery_target") {

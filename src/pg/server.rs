@@ -94,10 +94,8 @@ impl Server {
     pub fn start(launch: &Launch<'_>) -> Result<Self> {
         check_user(launch.run_as)?;
         let program = launch.binaries.program("postgres")?;
-        let data_directory = launch.data_directory;
-        let data_directory = data_directory
-            .canonicalize()
-            .doing(|| format!("find the data directory {}", data_directory.display()))?;
+        let data_directory = std::path::absolute(launch.data_directory)
+            .doing(|| format!("find the data directory {}", launch.data_directory.display()))?;
         let log_start = log::length(launch.log)?;
         let log = open_log(launch.log, launch.run_as)?;
         let mut command = Command::new(&program);

@@ -10,7 +10,7 @@ use pgark::pg::conninfo::{ConnSettings, Environment};
 use pgark::pg::control::ControlFile;
 use pgark::pg::lsn::{Lsn, Timeline};
 use pgark::pg::recovery::{
-    Minimums, Recovery, Role, Standby, Target, TargetAction, ToTarget, removal_reason, restore_command,
+    Configuration, Minimums, Recovery, Role, Standby, Target, TargetAction, ToTarget, restore_command,
     role_settings,
 };
 use pgark::pg::server::{
@@ -18,7 +18,7 @@ use pgark::pg::server::{
     socket_directory_value, stop,
 };
 use pgark::pg::settings::{Disk, Settings};
-use pgark::pg::settings_file::{Setting, rewrite};
+use pgark::pg::settings_file::Setting;
 
 use super::starting::{binaries, run_as};
 use crate::harness::*;
@@ -57,6 +57,7 @@ impl Source {
             "recovery_target_name = 'left over'",
             "recovery_min_apply_delay = '1h'",
             "primary_conninfo = 'host=nowhere'",
+            "max_connections = 20",
         ] {
             cluster.psql(&format!("alter system set {setting}"));
         }
@@ -118,7 +119,6 @@ impl Restored {
         let config = source.cluster.config_dir();
         let settings =
             Settings::effective(&config.join("postgresql.conf"), &source.cluster.data_dir(), &Disk)?;
-        let remove = |name: &str| removal_reason(name, role).map(String::from);
         let mut add = role_settings(role);
         add.extend(recovery.settings()?);
         add.extend(
@@ -131,8 +131,9 @@ impl Restored {
         ));
         add.push(Setting::new("cluster_name", "a copy"));
         let auto = fs::read(source.cluster.data_dir().join("postgresql.auto.conf")).expect("read");
-        self.write("postgresql.conf", &rewrite(&settings.flat, "restored", remove, &add)?);
-        self.write("postgresql.auto.conf", &rewrite(&auto, "restored", remove, &[])?);
+        let files = Configuration::restored(&settings.flat, &auto, role, &add)?;
+        self.write("postgresql.conf", &files.postgresql_conf);
+        self.write("postgresql.auto.conf", &files.auto_conf);
         self.write(recovery.signal_file(), b"");
         for name in ["pg_hba.conf", "pg_ident.conf"] {
             self.write(name, &fs::read(config.join(name)).expect("read"));

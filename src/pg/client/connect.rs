@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use postgres::config::{ChannelBinding as Binding, SslMode as Encryption, SslNegotiation};
+use postgres::error::Severity;
 use postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -153,8 +154,9 @@ fn config(settings: &ConnSettings, host: &HostSettings, encryption: Encryption) 
     settings.connect_timeout.iter().for_each(|limit| {
         config.connect_timeout(*limit);
     });
-    config.notice_callback(|notice| {
-        tracing::info!("PostgreSQL says: {}: {}", notice.severity(), notice.message())
+    config.notice_callback(|notice| match notice.parsed_severity() {
+        Some(Severity::Warning) => tracing::warn!("PostgreSQL warns: {}", notice.message()),
+        _ => tracing::info!("PostgreSQL says: {}", notice.message()),
     });
     config
 }

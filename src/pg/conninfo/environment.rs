@@ -125,3 +125,29 @@ impl fmt::Debug for Environment {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStringExt;
+
+    #[test]
+    fn a_variable_that_is_no_text_is_refused_by_name() {
+        let found = [("PGHOST", OsString::from("h")), ("PGUSER", OsString::from_vec(vec![0xFF]))];
+        let error = Environment::from_os(found.into_iter()).expect_err("not UTF-8");
+        assert!(error.message().contains("PGUSER"), "{error}");
+    }
+
+    #[test]
+    fn what_says_where_a_server_is_can_be_left_out() {
+        let environment =
+            Environment::new([("PGHOST", "h"), ("PGSERVICE", "s"), ("PGUSER", "u")]).without_address();
+        assert_eq!(environment.params().get("user"), Some("u"));
+        assert_eq!((environment.variable("PGHOST"), environment.variable("PGSERVICE")), (None, None));
+    }
+
+    #[test]
+    fn this_process_has_a_user() {
+        assert!(Environment::from_process().is_ok_and(|environment| environment.user().is_some()));
+    }
+}
