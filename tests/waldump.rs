@@ -201,6 +201,21 @@ fn archiving(archive: &Scratch) -> ClusterBuilder {
         .set("autovacuum", "off")
 }
 
+/// Records of many kinds: every index, full pages (compressed, if the cluster is set so), an origin.
+const VARIED: &str = "
+    checkpoint;
+    create table v(id int primary key, n int, words tsvector, p point, pad text);
+    insert into v select n, n % 77, to_tsvector('simple', 'word' || n % 500 || ' other' || n % 31),
+        point(n % 100, n % 97), repeat('pad ', n % 200) from generate_series(1, 6000) n;
+    create index on v using hash (n); create index on v using gin (words); create index on v using gist (p);
+    create index on v using spgist (p); create index on v using brin (id);
+    checkpoint;
+    update v set n = n + 1, p = point(n, n) where id % 3 = 0;
+    delete from v where id % 5 = 0; vacuum freeze v; vacuum full v; reindex table v;
+    select pg_replication_origin_create('elsewhere') \\g /dev/null
+    select pg_replication_origin_session_setup('elsewhere') \\g /dev/null
+    checkpoint; update v set pad = pad || 'x'; truncate v; create sequence s; select nextval('s') \\g /dev/null";
+
 /// Commits, aborts, prepared transactions of every size, and records longer than segments.
 fn work(cluster: &Cluster) {
     cluster.pgbench_init(1);
@@ -216,6 +231,7 @@ fn work(cluster: &Cluster) {
              select pg_create_restore_point('point {n}') \\g /dev/null"
         ));
     }
+    cluster.psql(VARIED);
     cluster.psql("select pg_logical_emit_message(false, 'long', repeat('x', 3500000)) \\g /dev/null");
     cluster
         .psql("select pg_switch_wal() \\g /dev/null\n create table after_switch(); drop table after_switch;");
@@ -227,7 +243,7 @@ fn work(cluster: &Cluster) {
 #[test]
 fn the_walk_agrees_with_pg_waldump() {
     let archive = Scratch::new();
-    let cluster = archiving(&archive).start();
+    let cluster = archiving(&archive).set("wal_level", "logical").set("wal_compression", "on").start();
     work(&cluster);
     cluster.append_config("max_connections = 57\nwal_log_hints = on\ntrack_commit_timestamp = on");
     cluster.restart();
