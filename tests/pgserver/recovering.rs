@@ -29,14 +29,14 @@ struct Source {
     cluster: Cluster,
     archive: PathBuf,
     base: PathBuf,
+    /// Holds the archive.
+    _scratch: Scratch,
 }
 
 impl Source {
     fn new() -> Self {
         let scratch = Scratch::new();
-        let archive = scratch.path().with_extension("archive with 100%");
-        fs::create_dir(&archive).expect("made");
-        std::os::unix::fs::chown(&archive, Some(server_user().uid), Some(server_user().gid)).expect("chown");
+        let archive = scratch.make_dir("archive with 100%");
         let copy = format!(
             "test ! -f \"{0}/%f\" && cp \"%p\" \"{0}/%f\"",
             archive.display().to_string().replace('%', "%%")
@@ -61,7 +61,7 @@ impl Source {
         ] {
             cluster.psql(&format!("alter system set {setting}"));
         }
-        Self { cluster, archive, base }
+        Self { cluster, archive, base, _scratch: scratch }
     }
 
     fn insert(&self, value: i32) -> Lsn {
@@ -83,12 +83,6 @@ impl Source {
             action,
             timeline: Timeline(1),
         })
-    }
-}
-
-impl Drop for Source {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.archive).expect("removed");
     }
 }
 
