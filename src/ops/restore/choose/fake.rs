@@ -194,7 +194,7 @@ impl Archive for Fake {
     }
 
     fn newest_on(&self, path: &TimelineHistory, from: u64) -> Result<Option<u64>> {
-        Ok((from..from + 100).filter(|number| self.on(path, *number).is_some()).last())
+        Ok((from..from + 100).rev().find(|number| self.on(path, *number).is_some()))
     }
 
     fn newest_of(&self, timeline: Timeline) -> Result<Option<SegmentName>> {
