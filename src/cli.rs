@@ -4,7 +4,9 @@
 //! Standard output is for results, standard error for logs. Invariant: no failure of the log itself (a
 //! closed pipe) changes the exit code, and a panic ends in SIGABRT, never in a status below 126.
 
-use std::io::Write;
+pub mod basebackup;
+
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,6 +14,7 @@ use clap::{Args, Parser, ValueEnum};
 
 use crate::config::{Config, Overrides};
 use crate::error::{Error, IoContext, Kind, Result};
+use crate::progress::Display;
 
 /// The exit codes of every program but `wal-fetch`, for `--help`.
 pub const EXIT_CODES: &str = "Exit codes: 0 done; 2 wrong flags, configuration or host; 3 not found; 4 conflict; \
@@ -109,6 +112,16 @@ fn usage(cause: &clap::Error, exit_code: fn(Kind) -> u8) -> ExitCode {
 }
 
 impl Common {
+    /// How progress is shown.
+    pub fn display(&self) -> Display {
+        match self.log_format {
+            _ if self.quiet => Display::Silent,
+            LogFormat::Json => Display::Json,
+            LogFormat::Text if std::io::stderr().is_terminal() => Display::Bar,
+            LogFormat::Text => Display::Lines,
+        }
+    }
+
     fn overrides(&self) -> Overrides {
         Overrides {
             file: self.config.clone(),

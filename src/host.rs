@@ -25,3 +25,22 @@ pub fn refuse_foreign_root(data_directory: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+/// The C library's version, such as "2.36"; None where it has no way to say.
+pub fn libc_version() -> Option<String> {
+    let answer = std::process::Command::new("getconf").arg("GNU_LIBC_VERSION").output().ok()?;
+    let text = String::from_utf8(answer.stdout).ok().filter(|_| answer.status.success())?;
+    text.trim().strip_prefix("glibc ").map(String::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_c_library_has_a_version_of_numbers() {
+        if let Some(version) = libc_version() {
+            assert!(version.split('.').all(|part| part.parse::<u32>().is_ok()), "{version}");
+        }
+    }
+}

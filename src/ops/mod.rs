@@ -1,5 +1,6 @@
 //! The verbs: one file (or folder) each, `run()` on top, then its steps in the order in which they happen.
 
+pub mod backup;
 pub mod init;
 pub mod restore;
 pub mod wal_fetch;

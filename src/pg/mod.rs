@@ -6,6 +6,7 @@ pub mod conninfo;
 pub mod control;
 pub mod datadir;
 pub mod exclude;
+pub mod hba;
 pub mod history;
 pub mod label;
 pub mod lsn;

@@ -1,0 +1,160 @@
+//! The flags of `basebackup`: one definition each, for parser and help; and what it prints.
+
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, ValueEnum};
+
+use super::{Common, HasCommon, print};
+use crate::config::parse_duration;
+use crate::error::Result;
+use crate::ident::Name;
+use crate::ops::backup::{Report, Request};
+use crate::pg::conninfo::ConnRequest;
+use crate::pg::settings_value::{MemoryUnit, parse_memory};
+use crate::repo::backup::CheckpointMode;
+
+/// The backup stands, but pages of the cluster are damaged.
+const DAMAGED_PAGES: u8 = 8;
+
+const AFTER_HELP: &str = "It connects as any PostgreSQL client does (PGHOST, PGPORT, PGUSER, PGSERVICE, ~/.pgpass; the \
+Unix socket by default), reads the files itself, and so runs on the database host, as the server's user.\n\n\
+Exit codes: 0 done; 2 wrong flags, configuration or host; 3 not found; 4 conflict (another backup runs, or \
+the label is taken); 5 damaged data; 6 input or output failed, try again; 7 PostgreSQL failed or refused; 8 the backup \
+stands, but pages of the cluster are damaged; 70 a bug in pgark";
+
+/// Copy a running cluster, primary or standby, into the repository
+#[derive(Parser)]
+#[command(name = "basebackup", version, after_help = AFTER_HELP)]
+pub struct BasebackupArgs {
+    #[command(flatten)]
+    common: Common,
+
+    #[command(flatten)]
+    connection: Connection,
+
+    /// The backup's name; the time (UTC) unless told otherwise, such as 20261123-101502
+    #[arg(long, value_name = "NAME")]
+    label: Option<Name>,
+
+    /// The checkpoint that the backup begins with: at once, or spread over time to spare the disks
+    #[arg(long, value_enum, default_value = "fast")]
+    checkpoint: Checkpoint,
+
+    /// Parallel workers; as many as there are cores unless configured [config: backup.jobs]
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+
+    /// Read at most so much in a second, all workers together, such as 50MB
+    #[arg(long, value_name = "BYTES", value_parser = rate)]
+    rate_limit: Option<NonZeroU64>,
+
+    /// How long to wait, after the copy, for the WAL that the backup needs [config: backup.wal_wait]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    wal_timeout: Option<Duration>,
+
+    /// Make no backup when pages of the cluster are damaged (without: make it, report them, exit with 8)
+    #[arg(long)]
+    fail_on_damaged_pages: bool,
+
+    /// How the result looks on standard output
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    output: Output,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Connection options")]
+struct Connection {
+    /// A connection string or URI, or a database name
+    #[arg(short, long, value_name = "CONNINFO")]
+    dbname: Option<String>,
+
+    /// The server's host, or the directory of its Unix socket
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
+
+    /// The server's port
+    #[arg(short, long, value_name = "PORT")]
+    port: Option<u16>,
+
+    /// The role to connect as
+    #[arg(short = 'U', long, value_name = "ROLE")]
+    user: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Checkpoint {
+    Fast,
+    Spread,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+impl HasCommon for BasebackupArgs {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+impl BasebackupArgs {
+    pub fn request(&self) -> Request {
+        Request {
+            connection: ConnRequest {
+                conninfo: self.connection.dbname.clone(),
+                host: self.connection.host.clone(),
+                port: self.connection.port,
+                user: self.connection.user.clone(),
+                dbname: None,
+            },
+            label: self.label.clone(),
+            checkpoint: match self.checkpoint {
+                Checkpoint::Fast => CheckpointMode::Fast,
+                Checkpoint::Spread => CheckpointMode::Spread,
+            },
+            jobs: self.jobs,
+            rate_limit: self.rate_limit,
+            wal_wait: self.wal_timeout,
+            fail_on_damage: self.fail_on_damaged_pages,
+            display: self.common.display(),
+        }
+    }
+
+    /// Prints the result; the exit code tells damaged pages.
+    pub fn print(&self, report: &Report) -> Result<ExitCode> {
+        let done = match self.output {
+            Output::Text => print(report)?,
+            Output::Json => print(&report.json()?)?,
+        };
+        Ok(if report.has_damage() { ExitCode::from(DAMAGED_PAGES) } else { done })
+    }
+}
+
+fn rate(text: &str) -> std::result::Result<NonZeroU64, String> {
+    let bytes = parse_memory(text, MemoryUnit::Bytes).map_err(|error| error.to_string())?;
+    NonZeroU64::new(bytes).ok_or_else(|| "nothing could ever be read".to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_flags_do_not_contradict_each_other() {
+        BasebackupArgs::command().debug_assert();
+    }
+
+    #[test]
+    fn rates_have_units() {
+        assert_eq!(rate("50MB"), Ok(NonZeroU64::new(50 << 20).expect("not 0")));
+        assert_eq!(rate("1000"), Ok(NonZeroU64::new(1000).expect("not 0")));
+        for bad in ["", "0", "fast", "-1MB", "50Mb"] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! `basebackup`: copies a running cluster into the repository. `run()` is the sequence; each step has its file.
+//!
+//! Refuses a server that is not on this host, whose WAL does not get into the repository, or that another
+//! run is backing up. Invariant: a backup exists when its header does, and that is written last, when
+//! everything else is durable, the WAL that makes it consistent included.
+
+mod archive;
+mod config_files;
+mod control;
+mod copy;
+mod header;
+mod locale;
+mod pages;
+mod publish;
+mod read;
+mod report;
+mod server;
+mod session;
+mod sink;
+mod throttle;
+mod units;
+
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::interrupt::Interrupt;
+use crate::pg::client::Client;
+use crate::pg::conninfo::{ConnRequest, ConnSettings, Environment};
+use crate::pg::control::ControlFile;
+use crate::pg::datadir::DataDir;
+use crate::progress::{self, Display, Progress};
+use crate::repo::backup::{CheckpointMode, Totals};
+use crate::repo::layout::{Id, Name};
+use crate::repo::lease::{Lease, LeaseKind};
+use crate::repo::map::MapWriter;
+use crate::repo::pack::PackWriter;
+use crate::repo::{Cluster, ClusterHeader, Repository, sweep};
+use archive::{Archive, Needed};
+use copy::{ConfigFile, Skipped, Source};
+use header::Facts;
+use pages::PageChecks;
+use publish::Unpublished;
+use read::Reading;
+pub use report::Report;
+use server::Server;
+use session::{BackupMode, Stopped};
+use sink::{Sink, Suspects};
+use throttle::Throttle;
+
+/// What the command line asks for.
+#[derive(Clone)]
+pub struct Request {
+    pub connection: ConnRequest,
+    /// None: the time, such as 20261123-101502.
+    pub label: Option<Name>,
+    pub checkpoint: CheckpointMode,
+    /// None: as configured.
+    pub jobs: Option<NonZeroUsize>,
+    /// Bytes a second that are read, at most.
+    pub rate_limit: Option<NonZeroU64>,
+    /// How long to wait for WAL; None: as configured.
+    pub wal_wait: Option<Duration>,
+    /// Make no backup of a cluster with damaged pages.
+    pub fail_on_damage: bool,
+    pub display: Display,
+}
+
+/// Takes a backup. When it returns, the backup exists and can be restored.
+pub fn run(config: &Config, request: &Request) -> Result<Report> {
+    let started = Instant::now();
+    let interrupt = Interrupt::install()?;
+    let repository = Repository::open(config.repo()?, config.repo_id)?;
+    let settings = ConnSettings::resolve(&request.connection, &Environment::from_process()?)?;
+    let mut client = Client::connect(&settings)?;
+    let server = Server::look(&mut client)?;
+    let cluster = repository.cluster(&config.cluster, server.control.system_id);
+    let label = choose_label(&cluster, request.label.as_ref(), &interrupt)?;
+    let limit = request.wal_wait.unwrap_or(config.backup.wal_wait);
+    let run = Run { config, request, interrupt, settings, server, cluster, label, limit, started };
+    run.archive().check(&mut client, &run.server)?;
+    let lease = run.lease()?;
+    let header = run.back_up(client, &lease)?;
+    lease.release()?;
+    Ok(Report::new(&config.cluster, header))
+}
+
+/// The label that was asked for, if it is free; else the time.
+fn choose_label(cluster: &Cluster, wanted: Option<&Name>, interrupt: &Interrupt) -> Result<Name> {
+    let taken = |label: &Name| cluster.store().exists(&cluster.layout().backup_header(label)?);
+    if let Some(label) = wanted {
+        if !taken(label)? {
+            return Ok(label.clone());
+        }
+        return Err(Error::conflict(format!("there is a backup with the label {label} already"))
+            .with_hint("choose another --label, or none: the time is the default"));
+    }
+    loop {
+        let label: Name = Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string().parse()?;
+        if !taken(&label)? {
+            return Ok(label);
+        }
+        interrupt.sleep(Duration::from_millis(250))?;
+    }
+}
+
+/// What all steps of one run know.
+struct Run<'a> {
+    config: &'a Config,
+    request: &'a Request,
+    interrupt: Interrupt,
+    settings: ConnSettings,
+    server: Server,
+    cluster: Cluster,
+    label: Name,
+    limit: Duration,
+    started: Instant,
+}
+
+/// What came of the copy.
+struct Copied {
+    packs: PackWriter,
+    map: MapWriter,
+    control: ControlFile,
+    pages: Suspects,
+    skipped: Vec<Skipped>,
+}
+
+impl Run<'_> {
+    fn archive(&self) -> Archive<'_> {
+        Archive {
+            cluster: &self.cluster,
+            size: self.server.control.segment_size,
+            interrupt: &self.interrupt,
+            display: self.request.display,
+            limit: self.limit,
+        }
+    }
+
+    /// Keeps other runs away, then removes what dead ones left.
+    fn lease(&self) -> Result<Lease> {
+        let control = &self.server.control;
+        self.cluster.ensure_header(&ClusterHeader {
+            version: 1,
+            system_id: control.system_id,
+            postgres_major: self.server.major().number(),
+            segment_size: control.segment_size,
+            wal_block_size: control.wal_block_size,
+        })?;
+        let lease = Lease::acquire(&self.cluster, LeaseKind::Backup, Id::random()?, &self.label)?;
+        let swept = sweep::sweep(&self.cluster, &lease)?;
+        if swept != sweep::Swept::default() {
+            tracing::info!(
+                "removed what earlier runs left behind: {} packs of {} bytes, {} maps, {} unfinished objects",
+                swept.packs,
+                swept.bytes,
+                swept.maps,
+                swept.unfinished
+            );
+        }
+        Ok(lease)
+    }
+
+    /// From the server's backup mode to the header.
+    fn back_up(&self, client: Client, lease: &Lease) -> Result<crate::repo::backup::BackupHeader> {
+        self.tell_about_checkpoint();
+        let (label, checkpoint) = (&self.label, self.request.checkpoint);
+        let mut mode = BackupMode::start(client, &self.settings, label, checkpoint, &self.interrupt)?;
+        let data_dir = DataDir::open(&self.server.data_directory, self.server.major())?;
+        let config_files = config_files::outside(&self.server)?;
+        let copied = self.copy(&data_dir, &config_files, &mut mode, lease.run())?;
+        let copy_seconds = Totals::seconds(self.started.elapsed());
+        let (start_time, mut stopped) = (mode.start_time, mode.stop()?);
+        let damaged_pages = header::damaged_pages(&copied.pages, stopped.label.start, stopped.lsn);
+        if self.request.fail_on_damage && damaged_pages.count > 0 {
+            return Err(header::refuse_damage(&damaged_pages));
+        }
+        let needed = self.needed(&copied.control, &stopped)?;
+        let (unpublished, map) = Unpublished::finish(&self.cluster, &self.label, copied.packs, copied.map)?;
+        let waiting = Instant::now();
+        self.archive().wait(&needed, self.server.in_recovery)?;
+        let stored_bytes = map.size + unpublished.packs().iter().map(|pack| pack.size).sum::<u64>();
+        let header = header::build(
+            Facts {
+                server: &self.server,
+                label: &self.label,
+                run: lease.run(),
+                checkpoint: self.request.checkpoint,
+                start_time,
+                needed,
+                data_dir: &data_dir,
+                packs: unpublished.packs().to_vec(),
+                damaged_pages,
+                warnings: warnings(&copied.skipped, &config_files),
+                totals: Totals {
+                    raw_bytes: map.raw_bytes,
+                    stored_bytes,
+                    copy_seconds,
+                    wal_wait_seconds: Totals::seconds(waiting.elapsed()),
+                },
+                map,
+            },
+            &mut stopped,
+        )?;
+        unpublished.publish(&header, lease)?;
+        Ok(header)
+    }
+
+    fn tell_about_checkpoint(&self) {
+        let text = match self.request.checkpoint {
+            CheckpointMode::Fast => "waiting for a checkpoint",
+            CheckpointMode::Spread => {
+                "waiting for a checkpoint, spread over checkpoint_completion_target of checkpoint_timeout"
+            }
+        };
+        progress::notice(self.request.display, text);
+    }
+
+    /// Copies the files, then pg_control.
+    fn copy(
+        &self,
+        data_dir: &DataDir,
+        config_files: &[ConfigFile],
+        mode: &mut BackupMode,
+        run: Id,
+    ) -> Result<Copied> {
+        let progress = Progress::start(self.request.display, "copying");
+        let reading = self.reading(&progress);
+        let mut sink = Sink::start(&self.cluster, run)?;
+        let jobs = self.request.jobs.unwrap_or(self.config.backup.jobs);
+        let source = Source { data_dir, config: config_files, reading: &reading, jobs };
+        let skipped = copy::copy(&source, &mut sink, &mut || {
+            progress.tick();
+            self.interrupt.check()?;
+            mode.check()
+        });
+        progress.finish();
+        let skipped = skipped?;
+        let pages = std::mem::take(&mut sink.pages);
+        tracing::info!("{} files vanished while they were copied", sink.vanished);
+        let (mut packs, mut map) = sink.into_writers()?;
+        let control = control::copy(&self.server, self.config.compression_level, &mut packs, &mut map)?;
+        Ok(Copied { packs, map, control, pages, skipped })
+    }
+
+    fn reading<'p>(&self, progress: &'p Progress) -> Reading<'p> {
+        let control = &self.server.control;
+        let checks = PageChecks {
+            major: self.server.major(),
+            block_size: control.block_size,
+            blocks_per_file: control.blocks_per_file,
+        };
+        Reading {
+            data_directory: self.server.data_directory.clone(),
+            level: self.config.compression_level,
+            checks: control.has_checksums().then_some(checks),
+            throttle: Throttle::new(self.request.rate_limit),
+            progress,
+            stop: Interrupt::default(),
+        }
+    }
+
+    /// The WAL from the backup's start to its stop. On a standby, up to the minRecoveryPoint of the copied
+    /// pg_control if that is later, on the timeline that the standby follows by now.
+    fn needed(&self, copied: &ControlFile, stopped: &Stopped) -> Result<Needed> {
+        let label = &stopped.label;
+        label.check_segment(copied.segment_size)?;
+        let (mut end, mut timeline) = (stopped.lsn, label.start_timeline);
+        if self.server.in_recovery {
+            let now = ControlFile::read(&self.server.data_directory)?;
+            end = end.max(copied.min_recovery_point);
+            timeline = timeline.max(now.min_recovery_timeline);
+        }
+        Ok(Needed { start: label.start, end, timeline })
+    }
+}
+
+/// What the operator should know about what was not copied. Logged, and kept in the header.
+fn warnings(skipped: &[Skipped], config_files: &[ConfigFile]) -> Vec<String> {
+    // A link to configuration is not walked, but what it leads to is in the backup.
+    let is_kept = |skipped: &Skipped| {
+        config_files.iter().any(|file| file.attributes.path.as_path().ends_with(&skipped.path))
+    };
+    let warnings: Vec<String> = skipped
+        .iter()
+        .filter(|skipped| !is_kept(skipped))
+        .map(|skipped| format!("{} is not in the backup: {}", skipped.path.display(), skipped.reason))
+        .collect();
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    warnings
+}

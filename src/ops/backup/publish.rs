@@ -1,0 +1,70 @@
+//! The end of a backup: packs and map become durable, and the header makes the backup exist.
+//!
+//! Invariant: whatever fails before the header, nothing of this run stays in the repository; what a killed
+//! run leaves, the next one sweeps.
+
+use crate::error::Result;
+use crate::repo::Cluster;
+use crate::repo::backup::{self, BackupHeader};
+use crate::repo::layout::Name;
+use crate::repo::lease::Lease;
+use crate::repo::map::{MapSummary, MapWriter};
+use crate::repo::pack::{PackSummary, PackWriter};
+
+/// Packs and a map to which no header refers yet. Dropped without [`Unpublished::publish`], they are removed.
+pub struct Unpublished<'a> {
+    cluster: &'a Cluster,
+    label: &'a Name,
+    /// Sorted by id.
+    packs: Vec<PackSummary>,
+    map: Option<MapSummary>,
+}
+
+impl<'a> Unpublished<'a> {
+    /// Makes packs and map durable.
+    pub fn finish(
+        cluster: &'a Cluster,
+        label: &'a Name,
+        packs: PackWriter,
+        map: MapWriter,
+    ) -> Result<(Self, MapSummary)> {
+        let mut packs = packs.finish()?;
+        packs.sort_by_key(|pack| pack.id);
+        let mut unpublished = Self { cluster, label, packs, map: None };
+        let map = map.finish(label)?;
+        unpublished.map = Some(map.clone());
+        Ok((unpublished, map))
+    }
+
+    pub fn packs(&self) -> &[PackSummary] {
+        &self.packs
+    }
+
+    /// Makes the backup exist, if the lease is still held.
+    pub fn publish(mut self, header: &BackupHeader, lease: &Lease) -> Result<()> {
+        // From here on the header may exist even if this fails, and then what it refers to must: what is not
+        // referred to is left to a sweep.
+        self.packs.clear();
+        self.map = None;
+        backup::write(self.cluster, header, || lease.still_held())
+    }
+
+    fn remove(&mut self) -> Result<()> {
+        let (store, layout) = (self.cluster.store(), self.cluster.layout());
+        if self.map.take().is_some() {
+            store.delete(&layout.backup_map(self.label)?)?;
+        }
+        for pack in self.packs.drain(..) {
+            store.delete(&layout.pack(pack.id)?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Unpublished<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove() {
+            tracing::warn!("could not remove what the failed backup wrote: {error}; the next one sweeps it");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What `basebackup` says on standard output when the backup exists: for people or, with `--output json`,
+//! for machines.
+
+use std::fmt;
+
+use indicatif::BinaryBytes;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::ident::Name;
+use crate::repo::backup::{BackupHeader, DamagedPages};
+
+/// Damaged pages that the text names.
+const NAMED: usize = 10;
+
+/// A backup that exists.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub cluster: Name,
+    #[serde(flatten)]
+    summary: Summary,
+}
+
+/// The parts of the header that somebody wants to know at once; the whole is in the repository.
+#[derive(Clone, Debug, Serialize)]
+struct Summary {
+    label: Name,
+    system_id: String,
+    server_version: String,
+    from_standby: bool,
+    start_lsn: String,
+    stop_lsn: String,
+    timeline: u32,
+    files: u64,
+    raw_bytes: u64,
+    stored_bytes: u64,
+    /// Of raw to stored bytes.
+    ratio: f64,
+    copy_seconds: u64,
+    wal_wait_seconds: u64,
+    damaged_pages: DamagedPages,
+    warnings: Vec<String>,
+}
+
+impl Report {
+    pub fn new(cluster: &Name, header: BackupHeader) -> Self {
+        let totals = header.totals;
+        let ratio = totals.raw_bytes as f64 / totals.stored_bytes.max(1) as f64;
+        let summary = Summary {
+            label: header.label,
+            system_id: header.system_id.to_string(),
+            server_version: header.server.version,
+            from_standby: header.from_standby,
+            start_lsn: header.start.lsn.to_string(),
+            stop_lsn: header.consistent_lsn.to_string(),
+            timeline: header.stop.timeline.0,
+            files: header.map.files,
+            raw_bytes: totals.raw_bytes,
+            stored_bytes: totals.stored_bytes,
+            ratio: (ratio * 100.0).round() / 100.0,
+            copy_seconds: totals.copy_seconds,
+            wal_wait_seconds: totals.wal_wait_seconds,
+            damaged_pages: header.damaged_pages,
+            warnings: header.warnings,
+        };
+        Self { cluster: cluster.clone(), summary }
+    }
+
+    /// Whether pages of the cluster are damaged, which the exit status tells.
+    pub fn has_damage(&self) -> bool {
+        self.summary.damaged_pages.count > 0
+    }
+
+    pub fn json(&self) -> Result<String> {
+        serde_json::to_string(self).map_err(|cause| Error::bug(format!("could not write JSON: {cause}")))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let summary = &self.summary;
+        let role = if summary.from_standby { "standby" } else { "primary" };
+        writeln!(f, "backup {} of cluster {} is complete", summary.label, self.cluster)?;
+        writeln!(
+            f,
+            "  from the {role}, WAL {} to {} on timeline {}",
+            summary.start_lsn, summary.stop_lsn, summary.timeline
+        )?;
+        writeln!(
+            f,
+            "  {} in {} files, stored as {} (ratio {:.2})",
+            BinaryBytes(summary.raw_bytes),
+            summary.files,
+            BinaryBytes(summary.stored_bytes),
+            summary.ratio
+        )?;
+        write!(f, "  copied in {} s, waited {} s for WAL", summary.copy_seconds, summary.wal_wait_seconds)?;
+        damage(f, &summary.damaged_pages)
+    }
+}
+
+fn damage(f: &mut fmt::Formatter<'_>, pages: &DamagedPages) -> fmt::Result {
+    if pages.count == 0 {
+        return Ok(());
+    }
+    write!(f, "\n  DAMAGED PAGES: {}", pages.count)?;
+    for page in pages.first.iter().take(NAMED) {
+        write!(f, "\n    block {} of {}", page.block, page.path.as_path().display())?;
+    }
+    let more = pages.count.saturating_sub(NAMED as u64);
+    if more > 0 { write!(f, "\n    and {more} more") } else { Ok(()) }
+}
