@@ -11,7 +11,7 @@ use super::digest::Sha256Digest;
 use crate::error::{Error, Result};
 
 /// Raw bytes that a writer puts into a frame, at most. `docs/decisions/frame-size.md` has the measurements.
-pub const FRAME_SIZE: usize = 4 << 20;
+pub const FRAME_SIZE: usize = 2 << 20;
 
 /// Raw bytes that a reader accepts in a frame, at most: a bound for memory whatever the repository says.
 pub const MAX_RAW: usize = 16 << 20;

@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use crate::error::Result;
 use crate::store::{Key, Store, Upload};
 
-/// Bytes of a part. Object stores want at least 5 MiB.
+/// Bytes of each part but the last. Object stores want at least 5 MiB, and some want all alike.
 const PART_SIZE: usize = 8 << 20;
 
 /// An object being written. Dropped unfinished, it leaves nothing visible.
@@ -27,15 +27,22 @@ impl Parts {
         self.size
     }
 
-    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.part.reserve(bytes.len().max(PART_SIZE.saturating_sub(self.part.len())));
-        self.part.extend_from_slice(bytes);
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         self.size += bytes.len() as u64;
-        if self.part.len() >= PART_SIZE {
+        while let Some((fits, rest)) = bytes.split_at_checked(PART_SIZE - self.part.len()) {
+            self.gather(fits);
             let part = self.part.split().freeze();
             self.upload.write(part)?;
+            bytes = rest;
         }
+        self.gather(bytes);
         Ok(())
+    }
+
+    /// `bytes` do not overfill the part.
+    fn gather(&mut self, bytes: &[u8]) {
+        self.part.reserve(PART_SIZE - self.part.len());
+        self.part.extend_from_slice(bytes);
     }
 
     /// Publishes the object; durable when this returns. Returns its size.
@@ -45,5 +52,33 @@ impl Parts {
         }
         self.upload.finish()?;
         Ok(self.size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::fixture::Fixture;
+    use crate::repo::layout::Id;
+
+    #[test]
+    fn pieces_of_all_sizes_come_out_in_order_and_the_memory_is_that_of_a_part() {
+        let fixture = Fixture::create();
+        let key = fixture.cluster.layout().staging(Id::random().expect("id")).expect("key");
+        let mut parts = Parts::start(fixture.cluster.store(), &key).expect("started");
+        let mut expected = Vec::new();
+        let mut memory = None;
+        for length in [1, 0, PART_SIZE - 1, PART_SIZE, 3, 2 * PART_SIZE + 5, 700_000, PART_SIZE - 8] {
+            let piece: Vec<u8> = (0..length).map(|n| (n ^ (n >> 8) ^ length) as u8).collect();
+            parts.write(&piece).expect("written");
+            expected.extend_from_slice(&piece);
+            assert!(parts.part.len() < PART_SIZE && parts.part.capacity() <= PART_SIZE);
+            if parts.part.capacity() == PART_SIZE {
+                let start = parts.part.as_ptr();
+                assert_eq!(*memory.get_or_insert(start), start, "allocated once");
+            }
+        }
+        assert_eq!(parts.finish(), Ok(expected.len() as u64));
+        assert!(fixture.cluster.store().get(&key).expect("read") == expected);
     }
 }
