@@ -1,0 +1,141 @@
+//! Today's reader reads what format version 1 wrote: the repository in `tests/format/v1`, whose files are
+//! never edited once released. `docs/repository-format.md` describes them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use pgark::ident::Name;
+use pgark::interrupt::Interrupt;
+use pgark::location::Location;
+use pgark::ops::restore::files::{FilesJob, restore_files};
+use pgark::ops::restore::place::Places;
+use pgark::pg::lsn::SystemId;
+use pgark::pg::oid::Oid;
+use pgark::progress::{Display, Progress};
+use pgark::repo::backup::{self, BackupHeader};
+use pgark::repo::{Cluster, Repository, lease, pack};
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/format/v1")
+}
+
+fn cluster() -> Cluster {
+    let location = Location::parse(&golden().display().to_string()).expect("location");
+    let repository = Repository::open(&location, None).expect("a repository");
+    repository.cluster(&"main".parse().expect("name"), SystemId(7_650_000_000_000_000_001))
+}
+
+fn label() -> Name {
+    "20261123-031000".parse().expect("name")
+}
+
+#[test]
+fn a_header_of_version_1_says_the_same_as_when_it_was_written() {
+    let headers = backup::list(&cluster()).expect("readable");
+    let [header] = headers.as_slice() else { panic!("{} headers", headers.len()) };
+    assert_eq!(header.label, label());
+    assert_eq!(header.start.redo_segment.to_string(), "000000010000000000000002");
+    assert_eq!(header.consistent_lsn.to_string(), "0/2000100");
+    assert_eq!(header.packs.len(), 2);
+    assert_eq!(header.locale.databases[0].collation_version.as_deref(), Some("2.36"));
+    let file = golden().join("main/7650000000000000001/backup/20261123-031000/backup.json");
+    let stored: serde_json::Value = serde_json::from_slice(&fs::read(file).expect("read")).expect("json");
+    assert_eq!(serde_json::to_value(header).expect("json"), stored, "nothing is lost in reading");
+}
+
+#[test]
+fn a_lease_of_version_1_names_its_holder() {
+    let leases = lease::list(&cluster()).expect("readable");
+    let record = leases[0].record.as_ref().expect("a record");
+    assert_eq!((record.label.clone(), record.process.pid), (label(), 4711));
+}
+
+#[test]
+fn packs_of_version_1_list_their_frames() {
+    let header = backup::read(&cluster(), &label()).expect("readable");
+    let frames = header.packs.iter().flat_map(|pack| pack::list_frames(&cluster(), pack.id).expect("listed"));
+    let sizes: Vec<u32> = frames.map(|frame| frame.raw).collect();
+    assert_eq!(sizes, [8198, 40, 13]);
+}
+
+#[test]
+fn a_backup_of_version_1_restores() {
+    let cluster = cluster();
+    let header = backup::read(&cluster, &label()).expect("readable");
+    let dir = tempfile::tempdir().expect("tempdir");
+    restore(&cluster, &header, dir.path());
+    let mut found = BTreeMap::new();
+    for entry in walkdir::WalkDir::new(dir.path()) {
+        let entry = entry.expect("entry");
+        if entry.file_type().is_file() {
+            let name = entry.path().strip_prefix(dir.path()).expect("below").to_string_lossy().into_owned();
+            found.insert(name, fs::read(entry.path()).expect("read"));
+        }
+    }
+    let page: Vec<u8> = b"page of an earlier backup ".iter().cycle().take(8192).copied().collect();
+    let many: Vec<u8> = (0..550).flat_map(|n| [b"abc"[n % 3], 0]).collect();
+    let expected: [(&str, Vec<u8>); 7] = [
+        ("config/etc/postgresql/15/main/postgresql.conf", b"port = 5432\n".to_vec()),
+        ("data/base/1/1259", [page, vec![0; 8192]].concat()),
+        ("data/base/1/empty", Vec::new()),
+        ("data/base/1/many", many),
+        ("data/global/pg_control", b"control file\n".to_vec()),
+        ("data/odd 100% \u{fffd}", b"small\n".to_vec()),
+        ("fast/PG_15_202209061/16401", b"another tablespace\n".to_vec()),
+    ];
+    let expected = expected.map(|(name, bytes)| (name.to_string(), bytes));
+    assert_eq!(found, BTreeMap::from(expected));
+}
+
+fn restore(cluster: &Cluster, header: &BackupHeader, dir: &Path) {
+    let job = FilesJob {
+        cluster,
+        header,
+        places: Places {
+            data: dir.join("data"),
+            tablespaces: BTreeMap::from([(Oid(16400), dir.join("fast"))]),
+            config: dir.join("config"),
+        },
+        jobs: NonZeroUsize::MIN,
+        progress: &Progress::start(Display::Silent, "restoring"),
+        interrupt: &Interrupt::default(),
+    };
+    restore_files(&job).and_then(|unfinished| unfinished.complete()).expect("restored");
+}
+
+/// The commands of `docs/repository-format.md`, with the tools that it names.
+#[test]
+fn ordinary_tools_read_version_1() {
+    let cluster = golden().join("main/7650000000000000001");
+    let shell = |command: &str| {
+        let output =
+            Command::new("bash").args(["-ec", command]).current_dir(&cluster).output().expect("bash");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command}: {errors} (apt-get install zstd jq coreutils)");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let map = "backup/20261123-031000/files.jsonl.zst";
+    let header = "backup/20261123-031000/backup.json";
+    assert_eq!(
+        shell(&format!("jq -r .map.sha256 {header}")),
+        shell(&format!("sha256sum < {map} | cut -c-64"))
+    );
+    let size = format!("zstd -dc {map} | jq -s 'map(.size // 0) | add'");
+    assert_eq!(shell(&size), shell(&format!("jq .map.raw_bytes {header}")));
+    assert_eq!(
+        shell("zstd -dc pack/fedcba9876543210fedcba9876543210-00000000.pack"),
+        "small\nanother tablespace\nport = 5432\nabccontrol file\n"
+    );
+    let file = r#"
+        zstd -dc backup/20261123-031000/files.jsonl.zst |
+            jq -c 'if .frames then . else select(.path == "global/pg_control") end' | tail -2 |
+            jq -rs '(.[0].frames[0]) as $f | (.[1].slices[0]) as $s |
+                "\($f.pack) \($f.offset + 1) \($f.stored) \($s[2] + 1) \($s[0])"' |
+            while read pack offset stored start length; do
+                tail -c +$offset pack/$pack.pack | head -c $stored | zstd -dc | tail -c +$start | head -c $length
+            done"#;
+    assert_eq!(shell(file), "control file\n");
+}
