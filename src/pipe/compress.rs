@@ -4,15 +4,17 @@
 //! one after the other are again a zstd file. Level 1 has a window of 512 KiB, so that cutting costs next
 //! to nothing in size, and several cores can work on one segment.
 //!
-//! Invariant: memory holds a few chunks per worker and the compressed output up to `Body::MEMORY`; the rest
+//! Each worker does all the work on a chunk itself: it reads the next one (one at a time may), compresses it,
+//! waits for its turn, and hands both forms on. So a chunk stays in one core's cache, and no thread waits for
+//! another except where order asks for it.
+//!
+//! Invariant: memory holds two chunks per worker and the compressed output up to `Body::MEMORY`; the rest
 //! of it goes to an unnamed file.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use crossbeam_channel::{Receiver, Sender, bounded};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::digest::{RawDigest, RawHasher, Sha256Digest, Sha256Hasher};
 use crate::error::{Error, IoContext, Result};
@@ -99,11 +101,7 @@ pub struct Compressed {
     pub raw_size: u64,
 }
 
-type Chunk = Arc<Vec<u8>>;
-type Frame = Receiver<std::io::Result<Vec<u8>>>;
-type Job = (Chunk, Sender<std::io::Result<Vec<u8>>>);
-
-/// Reads `source` to its end. `observe` sees every byte of it, in order, on a thread of its own.
+/// Reads `source` to its end. `observe` sees every byte of it, in order, on any thread.
 /// `name` is what messages call the source.
 pub fn compress(
     source: &mut (dyn Read + Send),
@@ -111,63 +109,162 @@ pub fn compress(
     options: &Options,
     observe: &mut (dyn FnMut(&[u8]) + Send),
 ) -> Result<Compressed> {
-    let workers = options.workers.max(1);
-    let (jobs, queue) = bounded::<Job>(1);
-    let (order, frames) = bounded::<Frame>(workers + 1);
-    let (seen, watched) = bounded::<Chunk>(1);
+    let work = Work {
+        level: options.level,
+        input: Mutex::new(Input { source, chunks: 0, ended: None }),
+        output: Mutex::new(Output {
+            chunks: 0,
+            failed: None,
+            body: Body::Memory(Vec::new()),
+            spool: &options.spool,
+            stored: Sha256Hasher::default(),
+            raw: RawHasher::default(),
+            raw_size: 0,
+            observe,
+        }),
+        turn: Condvar::new(),
+    };
     std::thread::scope(|scope| {
-        for _ in 0..workers {
-            let queue = queue.clone();
-            scope.spawn(move || compress_chunks(&queue, options.level));
+        for _ in 1..options.workers {
+            scope.spawn(|| work.take_chunks());
         }
-        drop(queue);
-        let watcher = scope.spawn(move || watch(&watched, observe));
-        let reader =
-            scope.spawn(move || read_chunks(source, &jobs, &order, &seen).doing(|| format!("read {name}")));
-        let gathered = gather(&frames, &options.spool);
-        // A failed gatherer must not leave the reader waiting for room in the queue.
-        drop(frames);
-        reader.join().map_err(|_| Error::bug("the reader panicked"))??;
-        let (raw, raw_size) = watcher.join().map_err(|_| Error::bug("the observer panicked"))?;
-        let (body, sha256) = gathered?;
-        Ok(Compressed { body, sha256, raw, raw_size })
-    })
+        work.take_chunks();
+    });
+    work.finish(name)
 }
 
-/// Hands every chunk to the observer and to a worker, and its place in the order to the gatherer. A queue
-/// whose other end is gone ends the reading: that end reports why.
-fn read_chunks(
-    source: &mut dyn Read,
-    jobs: &Sender<Job>,
-    order: &Sender<Frame>,
-    seen: &Sender<Chunk>,
-) -> std::io::Result<()> {
-    loop {
-        let mut bytes = Vec::with_capacity(CHUNK);
-        source.take(CHUNK as u64).read_to_end(&mut bytes)?;
-        if bytes.is_empty() {
-            return Ok(());
+/// What the workers share.
+struct Work<'a> {
+    level: i32,
+    input: Mutex<Input<'a>>,
+    output: Mutex<Output<'a>>,
+    /// Signalled when `output` has got on by a chunk, or has failed.
+    turn: Condvar,
+}
+
+struct Input<'a> {
+    source: &'a mut (dyn Read + Send),
+    /// Chunks handed out so far.
+    chunks: u64,
+    /// Nothing more is to be read, and whether that is the end of the input.
+    ended: Option<std::io::Result<()>>,
+}
+
+struct Output<'a> {
+    /// Chunks taken in so far: the number of the one whose turn it is.
+    chunks: u64,
+    failed: Option<Error>,
+    body: Body,
+    spool: &'a Path,
+    stored: Sha256Hasher,
+    raw: RawHasher,
+    raw_size: u64,
+    observe: &'a mut (dyn FnMut(&[u8]) + Send),
+}
+
+impl Work<'_> {
+    /// What each worker does.
+    fn take_chunks(&self) {
+        let mut compressor = compressor(self.level);
+        let mut raw = vec![0; CHUNK];
+        let mut frame = Vec::with_capacity(zstd::zstd_safe::compress_bound(CHUNK));
+        while let Some((number, raw)) = self.read_chunk(&mut raw) {
+            let compressed = match &mut compressor {
+                Ok(compressor) => compressor.compress_to_buffer(raw, &mut frame).map(drop),
+                Err(cause) => Err(std::io::Error::new(cause.kind(), cause.to_string())),
+            };
+            if !self.hand_on(number, compressed.map(|()| (raw, &frame[..]))) {
+                return;
+            }
         }
-        let chunk = Arc::new(bytes);
-        let (done, frame) = bounded(1);
-        let sent = order.send(frame).is_ok()
-            && jobs.send((Arc::clone(&chunk), done)).is_ok()
-            && seen.send(chunk).is_ok();
-        if !sent {
-            return Ok(());
+    }
+
+    /// The next chunk's number and bytes; None when there is none.
+    fn read_chunk<'b>(&self, buffer: &'b mut [u8]) -> Option<(u64, &'b [u8])> {
+        let mut input = lock(&self.input);
+        if input.ended.is_some() {
+            return None;
         }
+        match fill(input.source, buffer) {
+            Ok([]) => input.ended = Some(Ok(())),
+            Ok(chunk) => {
+                input.chunks += 1;
+                return Some((input.chunks - 1, chunk));
+            }
+            Err(cause) => input.ended = Some(Err(cause)),
+        }
+        None
+    }
+
+    /// Waits for the chunk's turn and puts it out; false when it is no use to go on.
+    fn hand_on(&self, number: u64, chunk: std::io::Result<(&[u8], &[u8])>) -> bool {
+        let waiting = |output: &mut Output| output.failed.is_none() && output.chunks != number;
+        let mut output =
+            self.turn.wait_while(lock(&self.output), waiting).unwrap_or_else(PoisonError::into_inner);
+        if output.failed.is_none() {
+            output.take_in(chunk);
+        }
+        self.turn.notify_all();
+        output.failed.is_none()
+    }
+
+    fn finish(self, name: &str) -> Result<Compressed> {
+        let input = self.input.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let output = self.output.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Err(cause)) = input.ended {
+            return Err(Error::io(format!("read {name}"), &cause));
+        }
+        output.finish()
     }
 }
 
-fn compress_chunks(queue: &Receiver<Job>, level: i32) {
-    let mut compressor = compressor(level);
-    for (chunk, done) in queue {
-        let frame = match &mut compressor {
-            Ok(compressor) => compressor.compress(&chunk),
-            Err(cause) => Err(std::io::Error::new(cause.kind(), cause.to_string())),
-        };
-        // Nobody waits for the frame any more when the gatherer has failed.
-        drop(done.send(frame));
+/// Reads until the buffer is full or the source ends: no smaller reads than the source makes them.
+fn fill<'b>(source: &mut dyn Read, buffer: &'b mut [u8]) -> std::io::Result<&'b [u8]> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match source.read(rest) {
+            Ok(0) => break,
+            Ok(length) => filled += length,
+            Err(cause) if cause.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(cause) => return Err(cause),
+        }
+    }
+    Ok(buffer.get(..filled).unwrap_or_default())
+}
+
+/// A worker that panicked has ended the process, in every program (`cli::run`): a lock is never poisoned.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Output<'_> {
+    fn take_in(&mut self, chunk: std::io::Result<(&[u8], &[u8])>) {
+        let appended = chunk
+            .map_err(|cause| Error::bug(format!("could not compress: {cause}")))
+            .and_then(|(raw, frame)| self.body.append(frame, self.spool).map(|()| (raw, frame)));
+        match appended {
+            Ok((raw, frame)) => {
+                self.stored.update(frame);
+                self.raw.update(raw);
+                self.raw_size += raw.len() as u64;
+                (self.observe)(raw);
+                self.chunks += 1;
+            }
+            Err(error) => self.failed = Some(error),
+        }
+    }
+
+    fn finish(mut self) -> Result<Compressed> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        self.body.rewind()?;
+        Ok(Compressed {
+            body: self.body,
+            sha256: self.stored.finish(),
+            raw: self.raw.finish(),
+            raw_size: self.raw_size,
+        })
     }
 }
 
@@ -176,32 +273,6 @@ fn compressor(level: i32) -> std::io::Result<zstd::bulk::Compressor<'static>> {
     compressor.include_checksum(true)?;
     compressor.include_contentsize(true)?;
     Ok(compressor)
-}
-
-fn watch(watched: &Receiver<Chunk>, observe: &mut (dyn FnMut(&[u8]) + Send)) -> (RawDigest, u64) {
-    let mut hasher = RawHasher::default();
-    let mut size = 0;
-    for chunk in watched {
-        hasher.update(&chunk);
-        size += chunk.len() as u64;
-        observe(&chunk);
-    }
-    (hasher.finish(), size)
-}
-
-fn gather(frames: &Receiver<Frame>, spool: &Path) -> Result<(Body, Sha256Digest)> {
-    let mut body = Body::Memory(Vec::new());
-    let mut hasher = Sha256Hasher::default();
-    for frame in frames {
-        let frame = frame
-            .recv()
-            .map_err(|_| Error::bug("a compressing thread ended early"))?
-            .map_err(|cause| Error::bug(format!("could not compress: {cause}")))?;
-        hasher.update(&frame);
-        body.append(&frame, spool)?;
-    }
-    body.rewind()?;
-    Ok((body, hasher.finish()))
 }
 
 #[cfg(test)]

@@ -13,25 +13,40 @@ use super::Key;
 use crate::durable;
 use crate::error::{Error, IoContext, Result};
 
-/// Directories younger than this are made durable again by everyone who writes into them: their creator
-/// may have been killed between mkdir and fsync. Older ones the kernel has written long ago.
-const SETTLED: Duration = Duration::from_secs(3600);
-
 /// Makes sure that the directory of `key` exists and that its name and its parents' names are durable.
 /// The root itself is never created here: a repository that is not there must stay not there.
+///
+/// A directory may stand whose creator was killed between mkdir and fsync. One that holds a file is durable
+/// all the same: whoever put its first file there came through here and found none.
 pub fn prepare_parent(root: &Path, key: &Key) -> Result<()> {
     let path = root.join(key.as_str());
     let Some(parent) = path.parent() else { return Ok(()) };
-    match parent.metadata() {
-        Ok(metadata) if age(&metadata).is_some_and(|age| age > SETTLED) => Ok(()),
-        Ok(_) => sync_up_to(root, parent),
+    match holds_a_file(parent) {
+        Ok(true) => Ok(()),
+        Ok(false) => sync_up_to(root, parent),
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-            root.metadata().doing(|| format!("open repository {}", root.display()))?;
-            std::fs::create_dir_all(parent).doing(|| format!("create directory {}", parent.display()))?;
+            make_parent(root, key)?;
             sync_up_to(root, parent)
         }
         Err(cause) => Err(Error::io(format!("open directory {}", parent.display()), &cause)),
     }
+}
+
+/// The same for a file that need not outlive a power cut.
+pub fn make_parent(root: &Path, key: &Key) -> Result<()> {
+    let path = root.join(key.as_str());
+    let Some(parent) = path.parent() else { return Ok(()) };
+    root.metadata().doing(|| format!("open repository {}", root.display()))?;
+    std::fs::create_dir_all(parent).doing(|| format!("create directory {}", parent.display()))
+}
+
+fn holds_a_file(directory: &Path) -> std::io::Result<bool> {
+    for entry in std::fs::read_dir(directory)? {
+        if entry?.file_type()?.is_file() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Makes an existing object's bytes and name durable.
@@ -45,11 +60,6 @@ pub fn settle(root: &Path, key: &Key) -> Result<()> {
 
 fn sync_up_to(root: &Path, dir: &Path) -> Result<()> {
     dir.ancestors().take_while(|dir| dir.starts_with(root)).try_for_each(durable::sync_dir)
-}
-
-/// How long ago the directory was created; None when the file system does not say, or says the future.
-fn age(metadata: &std::fs::Metadata) -> Option<Duration> {
-    metadata.created().ok().and_then(|created| SystemTime::now().duration_since(created).ok())
 }
 
 /// Removes `<key>#<n>` files below a prefix that nobody has written to for `idle`.

@@ -25,7 +25,7 @@ pub struct Lock {
 impl Lock {
     /// Waits for the lock, at most `wait`.
     pub(super) fn acquire(root: &Path, key: &Key, wait: Duration) -> Result<Self> {
-        super::local::prepare_parent(root, key)?;
+        super::local::make_parent(root, key)?;
         let path = root.join(key.as_str());
         let deadline = Instant::now() + wait;
         loop {
