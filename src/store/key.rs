@@ -43,7 +43,7 @@ impl Key {
         &self.0
     }
 
-    pub(super) fn from_listing(path: Path) -> Self {
+    pub(super) fn found(path: Path) -> Self {
         Key(path)
     }
 }

@@ -4,14 +4,29 @@
 //!
 //! object_store writes `<key>#<n>`, fsyncs it, links it to `<key>`, fsyncs the directory, removes `#<n>`.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use walkdir::WalkDir;
 
 use super::Key;
+use super::listing::is_gone;
 use crate::durable;
 use crate::error::{Error, IoContext, Result};
+
+/// `Kind::NotFound` unless the root is a directory.
+pub fn require_directory(root: &Path) -> Result<()> {
+    let missing = || Error::not_found(format!("there is no directory {}", root.display()));
+    match root.metadata() {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(missing()),
+        Err(cause) if matches!(cause.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(missing())
+        }
+        Err(cause) => Err(Error::io(format!("open repository {}", root.display()), &cause)),
+    }
+}
 
 /// Makes sure that the directory of `key` exists and that its name and its parents' names are durable.
 /// The root itself is never created here: a repository that is not there must stay not there.
@@ -24,7 +39,7 @@ pub fn prepare_parent(root: &Path, key: &Key) -> Result<()> {
     match holds_a_file(parent) {
         Ok(true) => Ok(()),
         Ok(false) => sync_up_to(root, parent),
-        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+        Err(cause) if cause.kind() == ErrorKind::NotFound => {
             make_parent(root, key)?;
             sync_up_to(root, parent)
         }
@@ -77,16 +92,12 @@ pub fn sweep_staged(root: &Path, prefix: &Key, idle: Duration) -> Result<u64> {
         if entry.file_type().is_file() && is_staged(entry.path()) && is_idle(entry.path(), idle)? {
             match std::fs::remove_file(entry.path()) {
                 Ok(()) => swept += 1,
-                Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
+                Err(cause) if cause.kind() == ErrorKind::NotFound => {}
                 Err(cause) => return Err(Error::io(format!("remove {}", entry.path().display()), &cause)),
             }
         }
     }
     Ok(swept)
-}
-
-fn is_gone(cause: &walkdir::Error) -> bool {
-    cause.io_error().is_some_and(|io| io.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn is_staged(path: &Path) -> bool {
@@ -99,7 +110,7 @@ fn is_staged(path: &Path) -> bool {
 fn is_idle(path: &Path, idle: Duration) -> Result<bool> {
     match path.metadata().and_then(|metadata| metadata.modified()) {
         Ok(modified) => Ok(SystemTime::now().duration_since(modified).is_ok_and(|age| age >= idle)),
-        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(false),
         Err(cause) => Err(Error::io(format!("look at {}", path.display()), &cause)),
     }
 }

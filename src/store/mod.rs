@@ -4,10 +4,12 @@
 //! - `create` is create-if-absent: of any number of racers one gets `New`, the others `AlreadyThere`, and
 //!   nobody ever sees other bytes or half an object under that key;
 //! - when `create`, `Upload::finish` or `settle` returned success, bytes and name are durable;
-//! - `get`, `reader` and `head` answer `Kind::NotFound` only for a missing key. A store whose root has
-//!   vanished (an unmounted disk) answers that too: who concludes from it must look at the root again.
+//! - `get`, `reader` and `head` answer `Kind::NotFound` only for a missing key, and listings leave nothing
+//!   out. A store whose root has vanished (an unmounted disk) looks empty all the same: who concludes from
+//!   that must look at the root again afterwards.
 
 mod key;
+mod listing;
 mod local;
 mod lock;
 mod reader;
@@ -18,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use futures::executor::{block_on, block_on_stream};
+use futures::executor::block_on;
 use object_store::local::LocalFileSystem;
 use object_store::{
     GetOptions, GetRange, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
@@ -66,9 +68,11 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store at a location whose directory exists. Looks at nothing inside it.
+    /// Opens the store at a location; `Kind::NotFound` when there is no such directory. Looks at nothing
+    /// inside it.
     pub fn open(location: &Location) -> Result<Self> {
         let root = location.directory().to_path_buf();
+        local::require_directory(&root)?;
         let inner = LocalFileSystem::new_with_prefix(&root)
             .map_err(|cause| translate(&cause, "open", &root.display().to_string()))?
             .with_fsync(true);
@@ -160,22 +164,12 @@ impl Store {
 
     /// The objects and "directories" right below a prefix; empty when there is no such prefix.
     pub fn level(&self, prefix: &Key) -> Result<Level> {
-        let listed = block_on(self.inner.list_with_delimiter(Some(prefix.path())))
-            .map_err(|cause| self.failed(&cause, "list", prefix))?;
-        let mut level = Level {
-            prefixes: listed.common_prefixes.into_iter().map(Key::from_listing).collect(),
-            objects: listed.objects.into_iter().map(meta).collect(),
-        };
-        level.prefixes.sort();
-        level.objects.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(level)
+        listing::level(&self.root, prefix)
     }
 
     /// Every object below a prefix, in no order, a few at a time.
-    pub fn walk(&self, prefix: &Key) -> impl Iterator<Item = Result<Meta>> {
-        let (store, prefix) = (self.clone(), prefix.clone());
-        block_on_stream(self.inner.list(Some(prefix.path())))
-            .map(move |item| item.map(meta).map_err(|cause| store.failed(&cause, "list", &prefix)))
+    pub fn walk(&self, prefix: &Key) -> impl Iterator<Item = Result<Meta>> + use<> {
+        listing::walk(&self.root, prefix)
     }
 
     /// Deletes the object; false when there was none.
@@ -245,7 +239,7 @@ impl Drop for Upload {
 }
 
 fn meta(meta: ObjectMeta) -> Meta {
-    Meta { key: Key::from_listing(meta.location), size: meta.size, modified: meta.last_modified.into() }
+    Meta { key: Key::found(meta.location), size: meta.size, modified: meta.last_modified.into() }
 }
 
 /// object_store wraps the system's error several layers deep; what the operator needs is that error.
