@@ -1,8 +1,9 @@
 //! `wal-push %p`: PostgreSQL's archive_command. Stores one WAL file; success means that bytes and name are
 //! durable in the repository, because PostgreSQL then throws its own copy away.
 //!
-//! Refuses a file that is not what its name says, and other content under a stored name. Damage inside a
-//! segment is not refused: it is what the server has; it is stored, marked and logged as an error.
+//! Refuses a file that is not what its name says, and other content under a stored name, before it writes
+//! anything. Damage inside a segment is not refused: it is what the server has; it is stored, marked and
+//! logged as an error.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -68,7 +69,9 @@ impl Push<'_> {
     }
 
     fn cluster(&self, system_id: SystemId) -> Result<Cluster> {
-        let repository = Repository::open(self.config.repo()?, self.config.repo_id)?;
+        let location = self.config.repo()?;
+        let repository = Repository::open(location, self.config.repo_id)?;
+        host::refuse_foreign_root(location.directory())?;
         Ok(repository.cluster(&self.config.cluster, system_id))
     }
 
@@ -78,6 +81,8 @@ impl Push<'_> {
         let size = source.metadata().doing(|| format!("look at {}", self.path.display()))?.len();
         let timeline_match = header.check(name, size)?;
         let cluster = self.cluster(header.system_id)?;
+        let history = self.find_history(&cluster, name.timeline)?;
+        check_timeline(name, &header, timeline_match, history.parsed.as_ref())?;
         cluster.ensure_header(&ClusterHeader {
             version: 1,
             system_id: header.system_id,
@@ -85,10 +90,10 @@ impl Push<'_> {
             segment_size: header.segment_size,
             wal_block_size: header.block_size,
         })?;
-        let history = self.bring_history(&cluster, name.timeline)?;
-        check_timeline(name, &header, timeline_match, history.as_ref())?;
+        self.bring(&cluster, &history)?;
         let _lock = cluster.store().lock(&cluster.layout().lock(self.file)?, self.config.push.lock_wait)?;
-        self.store(&cluster, &header, name, extent, source)
+        let stored = self.store(&cluster, &header, name, extent, source)?;
+        really_there(&cluster, stored)
     }
 
     fn read_header(&self, source: &mut File) -> Result<SegmentHeader> {
@@ -99,35 +104,59 @@ impl Push<'_> {
         SegmentHeader::parse(&first).map_err(|error| error.context(self.path.display()))
     }
 
-    /// The history of `timeline`, stored first when the repository lacks it: a server that was promoted
-    /// with archiving off never archives it, and a timeline without history can't be restored.
-    fn bring_history(&self, cluster: &Cluster, timeline: Timeline) -> Result<Option<TimelineHistory>> {
+    /// The history of `timeline`, from the repository, or else from beside the file that is pushed.
+    fn find_history(&self, cluster: &Cluster, timeline: Timeline) -> Result<FoundHistory> {
         if timeline == Timeline(1) {
-            return Ok(None);
+            return Ok(FoundHistory::default());
         }
         let file = WalFile::History(timeline);
-        match segment::read_plain(cluster, file) {
-            Ok(content) => return TimelineHistory::parse(timeline, &content).map(Some),
-            Err(error) if error.kind() == Kind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        let path = self.path.with_file_name(file.to_string());
-        match std::fs::read(&path) {
-            Ok(content) => {
-                let history = TimelineHistory::parse(timeline, &content)?;
+        let stored = found(segment::read_plain(cluster, file))?;
+        let beside = found(self.read_beside(file))?;
+        let Some(content) = stored.as_deref().or(beside.as_deref()) else {
+            tracing::error!(
+                "neither the repository nor {} has the history of timeline {timeline}: \
+                 without it a restore can't follow this timeline",
+                self.path.with_file_name(file.to_string()).display()
+            );
+            return Ok(FoundHistory::default());
+        };
+        let parsed = Some(TimelineHistory::parse(timeline, content)?);
+        Ok(FoundHistory { parsed, to_bring: beside.filter(|beside| stored.as_deref() != Some(beside)) })
+    }
+
+    /// Stores a history that the repository lacks: a server that was promoted with archiving off never
+    /// archives it, and a timeline without history can't be restored. Refuses one that differs from the
+    /// stored one: then another server made a timeline of that number.
+    fn bring(&self, cluster: &Cluster, history: &FoundHistory) -> Result<()> {
+        let (Some(parsed), Some(content)) = (&history.parsed, &history.to_bring) else { return Ok(()) };
+        segment::put_plain(cluster, WalFile::History(parsed.timeline()), content)?;
+        self.bring_ancestors(cluster, parsed)
+    }
+
+    /// The histories of the timelines that led to this one, where the repository lacks them and they lie
+    /// beside: those promotions, too, may have happened while archiving was off.
+    fn bring_ancestors(&self, cluster: &Cluster, history: &TimelineHistory) -> Result<()> {
+        let ancestors = history.entries().iter().map(|entry| entry.timeline);
+        for timeline in ancestors.filter(|timeline| *timeline > Timeline(1)) {
+            let file = WalFile::History(timeline);
+            if !segment::has_history(cluster, timeline)?
+                && let Some(content) = found(self.read_beside(file))?
+            {
+                TimelineHistory::parse(timeline, &content)?;
                 segment::put_plain(cluster, file, &content)?;
-                Ok(Some(history))
             }
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-                tracing::error!(
-                    "neither the repository nor {} has the history of timeline {timeline}: \
-                     without it a restore can't follow this timeline",
-                    path.display()
-                );
-                Ok(None)
-            }
-            Err(cause) => Err(Error::io(format!("read {}", path.display()), &cause)),
         }
+        Ok(())
+    }
+
+    /// A small file in the directory of the one that is pushed.
+    fn read_beside(&self, file: WalFile) -> Result<Vec<u8>> {
+        let path = self.path.with_file_name(file.to_string());
+        let opened = File::open(&path).map_err(|cause| match cause.kind() {
+            std::io::ErrorKind::NotFound => Error::not_found(format!("there is no {}", path.display())),
+            _ => Error::io(format!("open {}", path.display()), &cause),
+        })?;
+        read_plain(opened, &path)
     }
 
     fn store(
@@ -186,38 +215,65 @@ impl Push<'_> {
     }
 
     fn history(&self, timeline: Timeline) -> Result<Stored> {
-        let content = self.read_plain()?;
-        TimelineHistory::parse(timeline, &content).map_err(|error| error.context(self.path.display()))?;
-        self.put_plain(&content)
+        let content = read_plain(self.open()?, self.path)?;
+        let history =
+            TimelineHistory::parse(timeline, &content).map_err(|error| error.context(self.path.display()))?;
+        let (cluster, stored) = self.put_plain(&content)?;
+        if stored == Stored::New {
+            self.bring_ancestors(&cluster, &history)?;
+        }
+        really_there(&cluster, stored)
     }
 
     fn backup_history(&self) -> Result<Stored> {
-        let content = self.read_plain()?;
+        let content = read_plain(self.open()?, self.path)?;
         let size = wal_dir::control_file(self.data_directory.as_deref())?.segment_size;
         BackupHistory::parse(&content)
             .and_then(|history| history.check_name(self.file, size))
             .map_err(|error| error.context(self.path.display()))?;
-        self.put_plain(&content)
-    }
-
-    fn read_plain(&self) -> Result<Vec<u8>> {
-        let mut content = Vec::new();
-        self.open()?
-            .take(MOST_PLAIN + 1)
-            .read_to_end(&mut content)
-            .doing(|| format!("read {}", self.path.display()))?;
-        if content.len() as u64 > MOST_PLAIN {
-            return Err(Error::corrupt(format!("{} has over {MOST_PLAIN} bytes", self.path.display())));
-        }
-        Ok(content)
+        let (cluster, stored) = self.put_plain(&content)?;
+        really_there(&cluster, stored)
     }
 
     /// History files carry no system identifier: the server's pg_control tells whose they are.
-    fn put_plain(&self, content: &[u8]) -> Result<Stored> {
+    fn put_plain(&self, content: &[u8]) -> Result<(Cluster, Stored)> {
         let cluster = self.cluster(wal_dir::control_file(self.data_directory.as_deref())?.system_id)?;
         let _lock = cluster.store().lock(&cluster.layout().lock(self.file)?, self.config.push.lock_wait)?;
-        segment::put_plain(&cluster, self.file, content)
+        let stored = segment::put_plain(&cluster, self.file, content)?;
+        Ok((cluster, stored))
     }
+}
+
+/// A timeline's history, and its content if that is still to be stored.
+#[derive(Default)]
+struct FoundHistory {
+    parsed: Option<TimelineHistory>,
+    to_bring: Option<Vec<u8>>,
+}
+
+fn found<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_plain(file: File, path: &Path) -> Result<Vec<u8>> {
+    let mut content = Vec::new();
+    file.take(MOST_PLAIN + 1).read_to_end(&mut content).doing(|| format!("read {}", path.display()))?;
+    if content.len() as u64 > MOST_PLAIN {
+        return Err(Error::corrupt(format!("{} has over {MOST_PLAIN} bytes", path.display())));
+    }
+    Ok(content)
+}
+
+/// If the repository's disk was unmounted after we opened it, what we created lies on the disk below.
+fn really_there(cluster: &Cluster, stored: Stored) -> Result<Stored> {
+    if stored == Stored::New {
+        cluster.repository().confirm().map_err(|error| error.context("stored, but not in the repository"))?;
+    }
+    Ok(stored)
 }
 
 /// A segment may begin with pages of an older timeline only where its history forks (XLogInitNewTimeline
@@ -229,17 +285,21 @@ fn check_timeline(
     history: Option<&TimelineHistory>,
 ) -> Result<()> {
     let TimelineMatch::Older(older) = timeline_match else { return Ok(()) };
-    let number = header.segment_size.segment_of(header.page_address);
-    let forks_here = |history: &TimelineHistory| {
-        history.entries().iter().any(|entry| {
-            entry.timeline == older && header.segment_size.segment_of(entry.switch_lsn) == number
-        })
+    let begins = format!("could not accept {name}: it begins with a page of timeline {older}");
+    let Some(history) = history else {
+        return Err(Error::corrupt(format!(
+            "{begins}, and there is no history of timeline {}",
+            name.timeline
+        ))
+        .with_hint(format!("bring {} into its directory", WalFile::History(name.timeline))));
     };
-    if history.is_some_and(forks_here) {
+    let size = header.segment_size;
+    let leaves = history.switch_point(older).map(|fork| size.segment_of(fork));
+    if leaves == Some(size.segment_of(header.page_address)) {
         return Ok(());
     }
     Err(Error::corrupt(format!(
-        "{name} begins with a page of timeline {older}, but the history of timeline {} does not fork from it there",
+        "{begins}, but the history of timeline {} does not leave that one in this segment",
         name.timeline
     )))
 }

@@ -250,7 +250,7 @@ const PART: u64 = 8 << 20;
 /// our exit 0 the server throws its copy away.
 fn same_segment(cluster: &Cluster, key: &Key, file: &str, raw: RawDigest) -> Result<Stored> {
     let name = cluster.store().name(key);
-    let (header, reader) = open(cluster, key)?;
+    let (header, reader) = open(cluster, key).map_err(move_away)?;
     if header.blake3 != raw {
         return Err(Error::conflict(format!(
             "{file} is already archived with other content: BLAKE3 {} is stored at {name}, {raw} was pushed",
@@ -260,11 +260,18 @@ fn same_segment(cluster: &Cluster, key: &Key, file: &str, raw: RawDigest) -> Res
             "two servers write the same timeline into this repository: stop one, or give it another cluster name",
         ));
     }
-    verify(&header, reader, &name).map_err(|error| {
-        error.with_hint("move the damaged object out of the repository; the next push stores it again")
-    })?;
+    verify(&header, reader, &name).map_err(move_away)?;
     cluster.store().settle(key)?;
     Ok(Stored::Same)
+}
+
+fn move_away(error: Error) -> Error {
+    match error.kind() {
+        Kind::Corrupt => {
+            error.with_hint("move the damaged object out of the repository; the next push stores it again")
+        }
+        _ => error,
+    }
 }
 
 fn verify(header: &StoredSegment, mut reader: ObjectReader, name: &str) -> Result<()> {
@@ -343,15 +350,23 @@ pub fn read_header(cluster: &Cluster, segment: SegmentName) -> Result<StoredSegm
     let key = cluster.layout().segment(segment)?;
     let (mut header, _) = open(cluster, &key)?;
     expect_name(cluster, &key, &header, &segment.to_string())?;
-    if let Some(more) = header.more.filter(|more| more.size <= MAX_MORE) {
-        let name = cluster.store().name(&key);
-        let bytes = cluster.store().get_range(&key, more.offset..more.offset.saturating_add(more.size))?;
-        if Sha256Digest::of(&bytes) != more.sha256 {
-            return Err(Error::corrupt(format!("the facts behind the data of {name} are damaged")));
-        }
-        header.facts = parse_json(&bytes, &name)?;
+    if let Some(more) = header.more {
+        header.facts = read_more(cluster, &key, more)?;
     }
     Ok(header)
+}
+
+fn read_more(cluster: &Cluster, key: &Key, more: Extent) -> Result<SegmentFacts> {
+    let name = cluster.store().name(key);
+    let damaged = || Error::corrupt(format!("the facts behind the data of {name} are damaged"));
+    if more.size > MAX_MORE {
+        return Err(damaged());
+    }
+    let bytes = cluster.store().get_range(key, more.offset..more.offset.saturating_add(more.size))?;
+    if Sha256Digest::of(&bytes) != more.sha256 {
+        return Err(damaged());
+    }
+    parse_json(&bytes, &name)
 }
 
 /// Stores a history or backup history file as it is, unless the same is there.
