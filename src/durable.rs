@@ -17,6 +17,14 @@ pub fn sync_dir(dir: &Path) -> Result<()> {
         .doing(|| format!("make directory {} durable", dir.display()))
 }
 
+/// The directory that a file's name is in; the parent of a bare name is the working directory.
+pub fn parent(file: &Path) -> &Path {
+    match file.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
 /// Creates `dir` and whatever is missing above it, and makes each new name durable.
 ///
 /// Every directory is fsynced from the deepest up to the parent of the first that existed, also when
@@ -86,7 +94,7 @@ impl StagedFile {
         fs::rename(&self.staged, &target)
             .doing(|| format!("rename {} to {}", self.staged.display(), target.display()))?;
         self.staged = PathBuf::new();
-        target.parent().map_or(Ok(()), sync_dir)
+        sync_dir(parent(&target))
     }
 }
 

@@ -9,8 +9,10 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::process::Pid;
+
 use crate::config::Config;
-use crate::durable::StagedFile;
+use crate::durable::{self, StagedFile};
 use crate::error::{Error, Kind, Result};
 use crate::host;
 use crate::pg::history::TimelineHistory;
@@ -18,6 +20,7 @@ use crate::pg::lsn::{SegmentSize, SystemId, Timeline};
 use crate::pg::names::{SegmentName, WalFile};
 use crate::pg::wal::SegmentHeader;
 use crate::pg::wal_dir;
+use crate::repo::catalog::Catalog;
 use crate::repo::{Cluster, Repository, hole, segment};
 
 /// What PostgreSQL asked for, and what `bootstrap-restore` told.
@@ -45,11 +48,16 @@ pub fn exit_code(kind: Kind) -> u8 {
     200 + kind.exit_code().min(55)
 }
 
+/// How the names of files begin that are not complete yet; then the process, a dot, and the final name.
+const STAGED: &str = "xlogtemp.pgark.";
+
 /// Pauses between tries grow from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 pub fn run(config: &Config, request: &Request) -> Result<Outcome> {
+    // No use in trying that again.
+    config.repo()?;
     let data_directory = wal_dir::data_directory(&request.target)?;
     if let Some(directory) = &data_directory {
         host::refuse_foreign_root(directory)?;
@@ -61,7 +69,10 @@ pub fn run(config: &Config, request: &Request) -> Result<Outcome> {
     let fetch = Fetch { config, request, data_directory };
     match (standby, request.file) {
         // A wrong "no such history" makes a promotion take a timeline that is in use: never guessed.
-        (_, WalFile::History(_)) => fetch.insist(config.fetch.history_retry),
+        (_, WalFile::History(_)) => {
+            remove_leftovers(&request.target);
+            fetch.insist(config.fetch.history_retry)
+        }
         (true, _) => fetch.once_for_a_standby(),
         (false, _) => fetch.insist(config.fetch.retry),
     }
@@ -149,29 +160,29 @@ impl Fetch<'_> {
         staged.place()
     }
 
-    /// Beside the target. The server removes leftovers that are called xlogtemp.* when it starts
-    /// (RemoveTempXlogFiles), so a fetch that was killed leaves nothing for long.
+    /// Beside the target. A server that starts after a crash removes what is called xlogtemp.*
+    /// (RemoveTempXlogFiles), and so do we ([`remove_leftovers`]).
     fn staged_path(&self) -> Result<PathBuf> {
         let target = &self.request.target;
         let name = target.file_name().ok_or_else(|| {
             Error::configuration(format!("{} is not a file to put WAL into", target.display()))
         })?;
-        let staged = format!("xlogtemp.pgark.{}.{}", std::process::id(), name.to_string_lossy());
+        let staged = format!("{STAGED}{}.{}", std::process::id(), name.to_string_lossy());
         Ok(target.with_file_name(staged))
     }
 
     /// The object is not there. Is that the truth about the archive?
     fn absent(&self, cluster: &Cluster) -> Result<Outcome> {
-        // A vanished mount also says "not there": the same repository must still be readable, and must
-        // know this cluster.
-        cluster.repository().confirm()?;
         let size = cluster.header().map_err(|error| no_such_cluster(cluster, error))?.segment_size;
-        match self.request.file {
-            WalFile::Segment(name) => self.absent_segment(cluster, name, size),
-            WalFile::History(timeline) => absent_history(cluster, timeline, size),
+        let outcome = match self.request.file {
+            WalFile::Segment(name) => self.absent_segment(cluster, name, size)?,
+            WalFile::History(timeline) => absent_history(cluster, timeline, size)?,
             // PostgreSQL never asks for these; a person did.
-            WalFile::Partial(_) | WalFile::BackupHistory(..) => Ok(Outcome::Absent),
-        }
+            WalFile::Partial(_) | WalFile::BackupHistory(..) => Outcome::Absent,
+        };
+        // A disk that was unmounted while we looked says "not there" to all questions, so this comes last.
+        cluster.repository().confirm()?;
+        Ok(outcome)
     }
 
     fn absent_segment(&self, cluster: &Cluster, name: SegmentName, size: SegmentSize) -> Result<Outcome> {
@@ -181,7 +192,7 @@ impl Fetch<'_> {
         {
             return Ok(Outcome::Absent);
         }
-        if self.is_in_pg_wal(name) {
+        if self.is_in_pg_wal(name, cluster.system_id()) {
             return Ok(Outcome::Absent);
         }
         let Some(hole) = hole::find(cluster, name, size)? else { return Ok(Outcome::Absent) };
@@ -200,14 +211,42 @@ impl Fetch<'_> {
     }
 
     /// Whether pg_wal holds the segment, by its content: names are recycled.
-    fn is_in_pg_wal(&self, name: SegmentName) -> bool {
+    fn is_in_pg_wal(&self, name: SegmentName, system_id: SystemId) -> bool {
         let Some(directory) = &self.data_directory else { return false };
-        holds_segment(&directory.join("pg_wal").join(name.to_string()), name)
+        holds_segment(&directory.join("pg_wal").join(name.to_string()), name, system_id)
     }
 }
 
+/// Removes what killed fetches left beside the target. Done when a history is asked for, at the beginning
+/// and the end of a recovery, so that fetching a segment need not list pg_wal. Nothing depends on it.
+fn remove_leftovers(target: &Path) {
+    let directory = durable::parent(target);
+    let remove = || -> std::io::Result<()> {
+        for entry in std::fs::read_dir(directory)? {
+            let path = entry?.path();
+            if writer_of(&path).is_some_and(is_gone) {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    };
+    if let Err(cause) = remove() {
+        tracing::warn!("could not remove leftovers in {}: {cause}", directory.display());
+    }
+}
+
+/// The process that a file from [`Fetch::staged_path`] is of.
+fn writer_of(path: &Path) -> Option<Pid> {
+    let (pid, _) = path.file_name()?.to_str()?.strip_prefix(STAGED)?.split_once('.')?;
+    Pid::from_raw(pid.parse().ok()?)
+}
+
+fn is_gone(pid: Pid) -> bool {
+    rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)
+}
+
 /// An unreadable file counts as none: the answer is then the stricter one.
-fn holds_segment(path: &Path, name: SegmentName) -> bool {
+fn holds_segment(path: &Path, name: SegmentName, system_id: SystemId) -> bool {
     use std::io::Read;
     let read = || -> std::io::Result<(Vec<u8>, u64)> {
         let file = std::fs::File::open(path)?;
@@ -217,26 +256,35 @@ fn holds_segment(path: &Path, name: SegmentName) -> bool {
         Ok((first, size))
     };
     read().is_ok_and(|(first, size)| {
-        SegmentHeader::parse(&first).and_then(|header| header.check(name, size)).is_ok()
+        SegmentHeader::parse(&first)
+            .is_ok_and(|header| header.system_id == system_id && header.check(name, size).is_ok())
     })
 }
 
-/// A timeline with segments but without history is in use all the same: "no" would let a promotion take
-/// its number again.
+/// A timeline of which the archive has segments or descendants, but no history, is in use all the same:
+/// "no" would let a promotion take its number again.
 fn absent_history(cluster: &Cluster, timeline: Timeline, size: SegmentSize) -> Result<Outcome> {
-    match hole::any_segment(cluster, timeline, size)? {
-        None => Ok(Outcome::Absent),
-        Some(_) if segment::has_history(cluster, timeline)? => {
-            Err(Error::transient(format!("the history of timeline {timeline} has just been archived")))
-        }
-        Some(found) => Err(Error::not_found(format!(
-            "the archive has no history of timeline {timeline}, but its segment {found}: the timeline is in use"
-        ))
-        .with_hint(format!(
-            "push {} from the pg_wal of a server that was on it",
-            WalFile::History(timeline)
-        ))),
+    let Some(proof) = proof_of_timeline(cluster, timeline, size)? else { return Ok(Outcome::Absent) };
+    if segment::has_history(cluster, timeline)? {
+        return Err(Error::transient(format!("the history of timeline {timeline} has just been archived")));
     }
+    Err(Error::not_found(format!(
+        "the archive has no history of timeline {timeline}, but {proof}: the timeline is in use"
+    ))
+    .with_hint(format!(
+        "push {} from the pg_wal of a server that was on it or on a descendant",
+        WalFile::History(timeline)
+    )))
+}
+
+/// The file in the archive that proves that a timeline was used.
+fn proof_of_timeline(cluster: &Cluster, timeline: Timeline, size: SegmentSize) -> Result<Option<WalFile>> {
+    if let Some(segment) = hole::any_segment(cluster, timeline, size)? {
+        return Ok(Some(WalFile::Segment(segment)));
+    }
+    let histories = Catalog::new(cluster, size).histories()?;
+    let descendant = histories.values().find(|history| history.contains(timeline));
+    Ok(descendant.map(|history| WalFile::History(history.timeline())))
 }
 
 /// What a later try may find changed: a disk that comes back, a segment that is archived late.
