@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::config::Config;
 use crate::durable;
 use crate::error::{Error, Result};
+use crate::host;
 use crate::repo::{self, Initialised};
 
 /// Creates the repository that the configuration names, or finds it there.
@@ -14,6 +15,13 @@ pub fn run(config: &Config) -> Result<Initialised> {
     // The only place where a repository's directory is created: everywhere else a missing one is an error.
     durable::create_dir_all(location.directory())?;
     refuse_file(location.directory())?;
+    host::refuse_foreign_root(location.directory())?;
+    if host::is_root() {
+        tracing::warn!(
+            "this runs as root: the repository at {location} is root's, and no server can use it \
+             (`chown -R` gives it to the server's user)"
+        );
+    }
     let initialised = repo::init(location)?;
     let id = initialised.id();
     if let Some(pinned) = config.repo_id
