@@ -88,7 +88,10 @@ impl Fetch<'_> {
     /// A standby asks again by itself, and may stream the segment meanwhile: better told "no" at once.
     fn once_for_a_standby(&self) -> Result<Outcome> {
         self.attempt().or_else(|error| {
-            tracing::error!("{error}; a standby asks again, so this is answered as not there");
+            tracing::error!(
+                hint = error.hint(),
+                "{error}; a standby asks again, so this is answered as not there"
+            );
             Ok(Outcome::Absent)
         })
     }
@@ -107,7 +110,7 @@ impl Fetch<'_> {
             if left.is_zero() || (tries > 1 && !may_pass(error.kind())) {
                 return Err(error.context(format!("could not fetch {} in {tries} tries", self.request.file)));
             }
-            tracing::warn!("{error}; trying again for {left:.0?}");
+            tracing::warn!(hint = error.hint(), "{error}; trying again for {left:.0?}");
             std::thread::sleep(pause.min(left));
             pause = (pause * 2).min(LAST_PAUSE);
             tries += 1;
@@ -124,6 +127,10 @@ impl Fetch<'_> {
         match self.deliver(&cluster) {
             Ok(()) => Ok(Outcome::Delivered),
             Err(error) if error.kind() == Kind::NotFound => self.absent(&cluster),
+            Err(error) if error.kind() == Kind::Corrupt => Err(error.with_hint(format!(
+                "move the damaged object out of the repository, and push {} again from a server that still has it",
+                self.request.file
+            ))),
             Err(error) => Err(error),
         }
     }
@@ -262,8 +269,12 @@ fn holds_segment(path: &Path, name: SegmentName, system_id: SystemId) -> bool {
 }
 
 /// A timeline of which the archive has segments or descendants, but no history, is in use all the same:
-/// "no" would let a promotion take its number again.
+/// "no" would let a promotion take its number again. Timeline 1 never has a history; a promotion asks for
+/// that too (writeTimeLineHistory begins with the parent's).
 fn absent_history(cluster: &Cluster, timeline: Timeline, size: SegmentSize) -> Result<Outcome> {
+    if timeline == Timeline(1) {
+        return Ok(Outcome::Absent);
+    }
     let Some(proof) = proof_of_timeline(cluster, timeline, size)? else { return Ok(Outcome::Absent) };
     if segment::has_history(cluster, timeline)? {
         return Err(Error::transient(format!("the history of timeline {timeline} has just been archived")));
@@ -280,7 +291,7 @@ fn absent_history(cluster: &Cluster, timeline: Timeline, size: SegmentSize) -> R
 /// The file in the archive that proves that a timeline was used.
 fn proof_of_timeline(cluster: &Cluster, timeline: Timeline, size: SegmentSize) -> Result<Option<WalFile>> {
     if let Some(segment) = hole::any_segment(cluster, timeline, size)? {
-        return Ok(Some(WalFile::Segment(segment)));
+        return Ok(Some(segment));
     }
     let histories = Catalog::new(cluster, size).histories()?;
     let descendant = histories.values().find(|history| history.contains(timeline));

@@ -10,12 +10,12 @@ use super::{Cluster, layout};
 use crate::error::Result;
 use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::{SegmentSize, Timeline};
-use crate::pg::names::SegmentName;
+use crate::pg::names::{SegmentName, WalFile};
 
-/// The segment that proves that the missing one was once written.
+/// The segment or `.partial` that proves that the missing one was once written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hole {
-    pub later: SegmentName,
+    pub later: WalFile,
 }
 
 /// Looks for the proof that `missing`, which is not in the archive, was written.
@@ -58,8 +58,8 @@ fn needed_before(history: &TimelineHistory, timeline: Timeline, size: SegmentSiz
     history.switch_point(timeline).map(|fork| size.segment_of(fork))
 }
 
-/// Whether the repository holds any segment of a timeline.
-pub fn any_segment(cluster: &Cluster, timeline: Timeline, size: SegmentSize) -> Result<Option<SegmentName>> {
+/// Whether the repository holds any segment or `.partial` of a timeline.
+pub fn any_segment(cluster: &Cluster, timeline: Timeline, size: SegmentSize) -> Result<Option<WalFile>> {
     first_after(cluster, timeline, None, size)
 }
 
@@ -69,19 +69,20 @@ fn first_after(
     timeline: Timeline,
     after: Option<u64>,
     size: SegmentSize,
-) -> Result<Option<SegmentName>> {
+) -> Result<Option<WalFile>> {
     let (store, keys) = (cluster.store(), cluster.layout());
     let from_log = after.map_or(0, |after| SegmentName::from_number(timeline, after, size).log);
     let logs = store.level(&keys.timeline(timeline)?)?.prefixes;
     for log in logs.iter().filter_map(layout::parse_log_prefix).filter(|log| *log >= from_log) {
         for meta in store.level(&keys.log(timeline, log)?)?.objects {
-            let name = layout::parse_segment(&meta.key)
-                .or_else(|| layout::parse_partial(&meta.key).map(|(name, _)| name))
-                .filter(|name| name.timeline == timeline);
-            if let Some(name) = name
+            let found = layout::parse_segment(&meta.key)
+                .map(|name| (name, WalFile::Segment(name)))
+                .or_else(|| layout::parse_partial(&meta.key).map(|(name, _)| (name, WalFile::Partial(name))));
+            if let Some((name, file)) = found
+                && name.timeline == timeline
                 && after.is_none_or(|after| name.number(size).is_ok_and(|number| number > after))
             {
-                return Ok(Some(name));
+                return Ok(Some(file));
             }
         }
     }
@@ -91,7 +92,6 @@ fn first_after(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pg::names::WalFile;
     use crate::repo::{self, Repository};
     use crate::store::Location;
 
