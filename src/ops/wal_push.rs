@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::config::Config;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::host;
+use crate::pg::control::ControlFile;
 use crate::pg::history::TimelineHistory;
 use crate::pg::label::BackupHistory;
 use crate::pg::lsn::{SystemId, Timeline};
@@ -80,6 +81,7 @@ impl Push<'_> {
         let header = self.read_header(&mut source)?;
         let size = source.metadata().doing(|| format!("look at {}", self.path.display()))?.len();
         let timeline_match = header.check(name, size)?;
+        self.check_owner(name, &header)?;
         let cluster = self.cluster(header.system_id)?;
         let history = self.find_history(&cluster, name.timeline)?;
         check_timeline(name, &header, timeline_match, history.parsed.as_ref())?;
@@ -102,6 +104,21 @@ impl Push<'_> {
         source.take(SegmentHeader::LENGTH as u64).read_to_end(&mut first).doing(reading)?;
         source.seek(SeekFrom::Start(0)).doing(reading)?;
         SegmentHeader::parse(&first).map_err(|error| error.context(self.path.display()))
+    }
+
+    /// A damaged system identifier would put the segment where nobody looks for it.
+    fn check_owner(&self, name: SegmentName, header: &SegmentHeader) -> Result<()> {
+        let Some(directory) = &self.data_directory else { return Ok(()) };
+        let ours = ControlFile::read(directory)?.system_id;
+        if header.system_id == ours {
+            return Ok(());
+        }
+        Err(Error::corrupt(format!(
+            "could not accept {name}: its header says system identifier {}, but that of {} is {ours}",
+            header.system_id,
+            directory.display()
+        ))
+        .with_hint("to push a file of another server by hand, do not run this in a data directory"))
     }
 
     /// The history of `timeline`, from the repository, or else from beside the file that is pushed.
