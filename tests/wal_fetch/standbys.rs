@@ -4,8 +4,10 @@ use crate::scene::*;
 
 #[test]
 fn a_standby_keeps_asking_while_the_repository_is_away_and_catches_up_when_it_is_back() {
-    let scene = Scene::patient();
+    let scene = Scene::new();
     let standby = scene.standby();
+    // With "latest" it asks for a new timeline between two segments, and that is not answered with "no".
+    standby.set("recovery_target_timeline = 'current'");
     let rows = scene.write_segments(2);
     let standby = standby.start();
     standby.wait_sql("select count(*) from t", &rows);
@@ -15,6 +17,20 @@ fn a_standby_keeps_asking_while_the_repository_is_away_and_catches_up_when_it_is
     let rows = scene.write_segments(2);
     standby.wait_sql("select count(*) from t", &rows);
     assert_eq!(standby.psql("select pg_is_in_recovery()"), "t");
+}
+
+#[test]
+fn a_standby_that_looks_for_new_timelines_waits_for_the_repository() {
+    let scene = Scene::patient();
+    let standby = scene.standby();
+    let rows = scene.write_segments(2);
+    let standby = standby.start();
+    standby.wait_sql("select count(*) from t", &rows);
+    scene.unmount();
+    standby.wait_for_log("no repository here");
+    scene.mount();
+    let rows = scene.write_segments(2);
+    standby.wait_sql("select count(*) from t", &rows);
 }
 
 #[test]
