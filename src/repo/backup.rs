@@ -2,6 +2,10 @@
 //!
 //! It is written last, create-if-absent, after all that it refers to is durable and was seen to be there;
 //! deletion removes it first. Whoever has a `BackupHeader` from [`read`] or [`list`] has a whole backup.
+//!
+//! Its last member is a digest of the object itself, so that a flipped digit in an LSN is not taken for one.
+
+mod sealed;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -229,7 +233,7 @@ pub fn write(cluster: &Cluster, header: &BackupHeader, guard: impl Fn() -> Resul
 
 fn create(cluster: &Cluster, header: &BackupHeader) -> Result<()> {
     let key = cluster.layout().backup_header(&header.label)?;
-    if cluster.store().create(&key, to_json(header)?)? == Created::New {
+    if cluster.store().create(&key, sealed::seal(&to_json(header)?)?)? == Created::New {
         return Ok(());
     }
     // A store that answered the first of two attempts too late makes us meet our own header.
@@ -263,22 +267,29 @@ pub fn read(cluster: &Cluster, label: &Name) -> Result<BackupHeader> {
 }
 
 fn parse(bytes: &[u8], name: &str, label: &Name) -> Result<BackupHeader> {
-    // The version first: a newer header may lack what we expect, and that is not damage.
+    // Damage before the version, and the version before what only this version has.
+    let whole = sealed::check(bytes).map_err(|error| error.context(format!("could not read {name}")));
     #[derive(Deserialize)]
     struct Preamble {
         format: String,
         version: u32,
     }
-    let preamble: Preamble = parse_json(bytes, name)?;
-    if preamble.format != FORMAT {
-        return Err(Error::corrupt(format!("{name} says \"{}\", expected \"{FORMAT}\"", preamble.format)));
-    }
-    if preamble.version == 0 || preamble.version > VERSION {
+    let preamble = parse_json::<Preamble>(bytes, name);
+    if let Ok(Preamble { format, version }) = &preamble
+        && format == FORMAT
+        && *version > VERSION
+    {
         return Err(Error::configuration(format!(
-            "{name} has version {}; this program reads versions up to {VERSION}",
-            preamble.version
+            "{name} has version {version}; this program reads versions up to {VERSION}"
         ))
         .with_hint("use a newer pgark"));
+    }
+    whole?;
+    let Preamble { format, version } = preamble?;
+    if format != FORMAT || version == 0 {
+        return Err(Error::corrupt(format!(
+            "{name} says \"{format}\" version {version}, expected \"{FORMAT}\""
+        )));
     }
     let header: BackupHeader = parse_json(bytes, name)?;
     if header.label != *label {
@@ -420,7 +431,7 @@ mod tests {
         let set = |text: &str| fixture.damage(&key, |bytes| *bytes = text.as_bytes().to_vec());
         for (text, kind) in [
             (r#"{"format":"pgark backup","version":2,"all":"different"}"#, Kind::Configuration),
-            (r#"{"format":"pgark backup","version":0}"#, Kind::Configuration),
+            (r#"{"format":"pgark backup","version":0}"#, Kind::Corrupt),
             (r#"{"format":"pgark backup","version":1}"#, Kind::Corrupt),
             (r#"{"format":"something","version":1}"#, Kind::Corrupt),
             ("{", Kind::Corrupt),
@@ -431,11 +442,15 @@ mod tests {
             assert!(list(&fixture.cluster).is_err(), "nobody may overlook it: {text}");
         }
         let mut json = serde_json::to_value(&header).expect("json");
+        let set = |json: &serde_json::Value| {
+            let bytes = to_json(json).and_then(|json| sealed::seal(&json)).expect("sealed");
+            fixture.damage(&key, |found| *found = bytes);
+        };
         json["added_later"] = true.into();
-        set(&json.to_string());
+        set(&json);
         assert_eq!(read(&fixture.cluster, &name("one")), Ok(header), "what is unknown is ignored");
         json["label"] = "two".into();
-        set(&json.to_string());
+        set(&json);
         assert!(read(&fixture.cluster, &name("one")).is_err_and(|error| error.kind() == Kind::Corrupt));
     }
 
@@ -446,18 +461,29 @@ mod tests {
         assert!(labels(&fixture.cluster).is_err());
     }
 
+    #[test]
+    fn every_bit_of_a_header_counts() {
+        let fixture = Fixture::create();
+        let header = prepared(&fixture, "one");
+        let sealed = sealed::seal(&to_json(&header).expect("json")).expect("sealed");
+        assert_eq!(parse(&sealed, "here", &name("one")), Ok(header));
+        for bit in 0..sealed.len() * 8 {
+            let mut damaged = sealed.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let outcome = parse(&damaged, "here", &name("one"));
+            // A version that became a larger one is one that we can't read.
+            let kinds = [Kind::Corrupt, Kind::Configuration];
+            assert!(outcome.is_err_and(|error| kinds.contains(&error.kind())), "bit {bit}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn a_damaged_header_never_panics(at: prop::sample::Index, byte: u8) {
-            let map = serde_json::json!({"size":1,"sha256":"00".repeat(32),"list_sha256":"00".repeat(32),
-                "chunks":1,"files":1,"directories":1,"raw_bytes":1});
-            let header = header("one", Id::random()?, serde_json::from_value(map).expect("map"), &[]);
-            let mut json = to_json(&header)?;
-            let at = at.index(json.len());
-            json[at] = byte;
-            if let Ok(found) = parse(&json, "here", &name("one")) {
-                prop_assert_eq!(found.label, header.label);
-            }
+        fn no_bytes_make_the_parser_panic(bytes: Vec<u8>, cut: prop::sample::Index) {
+            let sealed = sealed::seal(b"{\n  \"format\": \"pgark backup\"\n}\n")?;
+            prop_assert!(parse(&bytes, "here", &name("one")).is_err());
+            prop_assert!(parse(&sealed[cut.index(sealed.len())..], "here", &name("one")).is_err());
+            prop_assert!(parse(&sealed[..cut.index(sealed.len())], "here", &name("one")).is_err());
         }
     }
 }

@@ -117,7 +117,7 @@ impl Feeder<'_> {
             copied.directories += tree::make_directories(&self.job.places, &chunk)?;
             copied.locked_modes |= tree::has_locked_modes(&chunk);
             let plan = Arc::new(ChunkPlan::new(&chunk, |path| self.job.places.locate(path)));
-            for frame in 0..plan.frames.len() {
+            for frame in spread(plan.frames.len(), self.job.jobs.get()) {
                 self.send(Task::Frame(plan.clone(), frame))?;
             }
             for first in (0..plan.files.len()).step_by(FILES_IN_TASK) {
@@ -142,6 +142,13 @@ impl Feeder<'_> {
             self.job.progress.tick();
         }
     }
+}
+
+/// The numbers below `count`, so that neighbours in time are far apart: workers that write into one file wait
+/// for each other in the kernel, which locks a file for each write.
+fn spread(count: usize, ways: usize) -> impl Iterator<Item = usize> {
+    let share = count.div_ceil(ways).max(1);
+    (0..share).flat_map(move |within| (within..count).step_by(share))
 }
 
 struct Worker<'a> {
@@ -182,5 +189,23 @@ impl Worker<'_> {
             self.job.progress.add(file.zeros);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn spreading_leaves_nothing_out_and_keeps_neighbours_apart(count in 0usize..200, ways in 1usize..9) {
+            let order: Vec<usize> = spread(count, ways).collect();
+            let mut sorted = order.clone();
+            sorted.sort();
+            prop_assert_eq!(sorted, (0..count).collect::<Vec<_>>());
+            let share = count.div_ceil(ways).max(1);
+            prop_assert!((0..count).step_by(share).eq(order.into_iter().take(count.div_ceil(share))));
+        }
     }
 }
