@@ -1,11 +1,13 @@
 //! Trees of files through frames, packs and a map into a repository, and back.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, Permissions};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::files::{FilesJob, Summary, restore_files};
@@ -29,6 +31,12 @@ struct Item {
     mode: u32,
     /// None: a directory.
     content: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?} bytes", self.path, self.content.as_ref().map(Vec::len))
+    }
 }
 
 fn directory(path: &str, mode: u32) -> Item {
@@ -269,4 +277,82 @@ fn a_damaged_pack_or_map_stops_the_restore_before_pg_control() {
         fixture.damage(key, |bytes| bytes[at] ^= 1);
     }
     Target::new().restore(&fixture, &header).expect("whole again");
+}
+
+#[test]
+fn a_restore_that_is_interrupted_or_would_mix_two_clusters_leaves_no_pg_control() {
+    let fixture = Fixture::create();
+    let header = store(&fixture, &sample(), "one").expect("stored");
+    let target = Target::new();
+    let interrupt = Interrupt::default();
+    interrupt.set();
+    let progress = Progress::start(Display::Silent, "restoring");
+    let job = FilesJob {
+        cluster: &fixture.cluster,
+        header: &header,
+        places: target.places(),
+        jobs: NonZeroUsize::MIN,
+        progress: &progress,
+        interrupt: &interrupt,
+    };
+    assert!(restore_files(&job).is_err_and(|error| error.message() == "interrupted"));
+    assert!(!target.control().exists());
+
+    let full = Target::new();
+    full.restore(&fixture, &header).expect("restored");
+    let error = full.restore(&fixture, &header).expect_err("refused");
+    assert_eq!(error.kind(), Kind::Conflict, "{error}");
+
+    let places = Places { tablespaces: BTreeMap::new(), ..Target::new().places() };
+    let job = FilesJob { places, interrupt: &Interrupt::default(), ..job };
+    assert!(restore_files(&job).is_err_and(|error| error.message().contains("tablespace fast")));
+}
+
+#[test]
+fn a_pack_that_is_not_there_is_named() {
+    let fixture = Fixture::create();
+    let header = store(&fixture, &sample(), "one").expect("stored");
+    let pack = fixture.cluster.layout().pack(header.packs[0].id).expect("key");
+    fixture.cluster.store().delete(&pack).expect("deleted");
+    let error = Target::new().restore(&fixture, &header).expect_err("gone");
+    assert!(error.message().contains(pack.as_str()), "{error}");
+}
+
+/// Directories with files of any names, some of them with holes.
+fn trees() -> impl Strategy<Value = Vec<Item>> {
+    let name = prop::collection::vec(any::<u8>().prop_filter("a part", |byte| !b"/\0.".contains(byte)), 1..5);
+    let content = (0usize..700_000, any::<u32>(), 0usize..3).prop_map(|(length, seed, holes)| {
+        let mut content = noise(length, seed);
+        if holes > 0 {
+            content.chunks_mut(8192 * holes).step_by(2).for_each(|chunk| chunk.fill(0));
+        }
+        content
+    });
+    let directories =
+        prop::collection::btree_map(name.clone(), prop::collection::btree_map(name, content, 0..8), 1..5);
+    directories.prop_map(|directories| {
+        let mut items = vec![directory(".", 0o700), directory("global", 0o700)];
+        for (directory, files) in directories.into_iter().filter(|(name, _)| name != b"global") {
+            let path = |path: &[u8]| MapPath::new(Default::default(), path).expect("path");
+            items.push(Item { path: path(&directory), mode: 0o700, content: None });
+            for (name, content) in files {
+                items.push(file(path(&[&directory, &b"/"[..], &name].concat()), 0o600, content));
+            }
+        }
+        items.sort_by(|a, b| a.path.cmp(&b.path));
+        items
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn any_tree_comes_back_as_it_was(items in trees()) {
+        let fixture = Fixture::create();
+        let header = store(&fixture, &items, "one")?;
+        let target = Target::new();
+        let summary = target.restore(&fixture, &header)?;
+        prop_assert_eq!(summary.files + summary.directories, items.len() as u64 + 1);
+        items.iter().for_each(|item| assert_same(&target.places().locate(&item.path), item));
+    }
 }

@@ -164,3 +164,103 @@ fn close(file: &File, path: &Path, fsync: bool) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::ident::Id;
+    use crate::pipe::digest::SliceDigest;
+    use crate::pipe::frame::Compressor;
+    use crate::repo::fixture::Fixture;
+    use crate::repo::map::Attributes;
+    use crate::repo::pack::PackWriter;
+
+    const RAW: &[u8] = b"0123456789";
+
+    fn store(fixture: &Fixture) -> FrameLocation {
+        let mut writer = PackWriter::new(&fixture.cluster, Id::random().expect("id"));
+        let frame = Compressor::new(1).and_then(|mut c| c.compress(RAW, Vec::new())).expect("frame");
+        let location = writer.append(&frame).expect("appended");
+        writer.finish().expect("finished");
+        location
+    }
+
+    fn part(path: &str, at: u64, slices: Vec<Slice>, last: bool) -> Entry {
+        let attributes = Attributes {
+            path: MapPath::data(path).expect("path"),
+            mode: FileMode::from_st_mode(0o400),
+            mtime: "2026-11-23T03:10:00Z".parse().expect("time"),
+        };
+        let part = FilePart { attributes, at, slices, size: None };
+        Entry::File(FilePart { size: last.then(|| part.end()), ..part })
+    }
+
+    fn data(offset: u32, length: u32) -> Slice {
+        Slice::Data { length, frame: 0, offset, digest: SliceDigest::of(b"") }
+    }
+
+    fn zeros(length: u64) -> Slice {
+        Slice::Zeros { length }
+    }
+
+    fn chunk(location: FrameLocation) -> Chunk {
+        let entries = vec![
+            part("a", 0, vec![data(0, 3), data(3, 2), zeros(4), data(5, 1), data(0, 1)], true),
+            part("b", 0, vec![zeros(100)], true),
+            part("c", 0, vec![data(9, 1)], false),
+        ];
+        Chunk { frames: vec![location, location], entries, is_final: false }
+    }
+
+    #[test]
+    fn neighbouring_slices_are_one_write_and_zeros_are_none() {
+        let fixture = Fixture::create();
+        let plan = ChunkPlan::new(&chunk(store(&fixture)), |path| path.as_path().to_path_buf());
+        assert_eq!(plan.frames.len(), 1, "a frame of which nothing is needed is not read");
+        let write = |file, at, offset, length| Write { file, at, offset, length };
+        let expected = [write(0, 0, 0, 5), write(0, 9, 5, 1), write(0, 10, 0, 1), write(2, 0, 9, 1)];
+        assert_eq!(plan.frames[0].writes, expected);
+        let files: Vec<(Option<u64>, u64)> = plan.files.iter().map(|file| (file.size, file.zeros)).collect();
+        assert_eq!(files, [(Some(11), 4), (Some(100), 100), (None, 0)]);
+    }
+
+    #[test]
+    fn writing_and_shaping_give_the_same_file_in_any_order() {
+        let fixture = Fixture::create();
+        let location = store(&fixture);
+        for (fsync, shape_first) in [(false, false), (true, false), (false, true), (true, true)] {
+            let dir = tempfile::tempdir().expect("tempdir");
+            let plan = ChunkPlan::new(&chunk(location), |path| dir.path().join(path.as_path()));
+            let mut scatterer = Scatterer::new(PackReader::new(&fixture.cluster).expect("reader"), fsync);
+            let shape = |scatterer: &Scatterer| {
+                plan.files.iter().try_for_each(|file| scatterer.shape(file)).expect("shaped");
+            };
+            if shape_first {
+                shape(&scatterer);
+            }
+            assert_eq!(scatterer.scatter(&plan, &plan.frames[0]), Ok(8));
+            if !shape_first {
+                shape(&scatterer);
+            }
+            assert_eq!(fs::read(dir.path().join("a")).expect("read"), b"01234\0\0\0\x0050");
+            assert_eq!(fs::read(dir.path().join("b")).expect("read"), [0; 100]);
+            assert_eq!(fs::read(dir.path().join("c")).expect("read"), b"9");
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link() {
+        let fixture = Fixture::create();
+        let dir = tempfile::tempdir().expect("tempdir");
+        let precious = dir.path().join("precious");
+        fs::write(&precious, "precious").expect("written");
+        std::os::unix::fs::symlink(&precious, dir.path().join("a")).expect("linked");
+        let plan = ChunkPlan::new(&chunk(store(&fixture)), |path| dir.path().join(path.as_path()));
+        let mut scatterer = Scatterer::new(PackReader::new(&fixture.cluster).expect("reader"), false);
+        assert!(scatterer.scatter(&plan, &plan.frames[0]).is_err());
+        assert!(scatterer.shape(&plan.files[0]).is_err());
+        assert_eq!(fs::read(&precious).expect("read"), b"precious");
+    }
+}
