@@ -16,6 +16,9 @@ use crate::location::Location;
 /// Read when it exists and no other file is named.
 pub const DEFAULT_FILE: &str = "/etc/pgark/pgark.toml";
 
+/// Jobs of a push by default, if there are as many cores: the server needs some too.
+const PUSH_JOBS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
+
 /// What every program knows once its flags, environment and file are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -25,7 +28,8 @@ pub struct Config {
     pub repo_id: Option<Id>,
     /// The file that was read, for commands that configure other programs to read it too.
     pub file: Option<PathBuf>,
-    /// Where local state and spool files go; `None`: the system's temporary directory.
+    /// Where local state and big temporary files go; `None`: the former into the server's pg_wal, the latter
+    /// into the system's temporary directory.
     pub spool: Option<PathBuf>,
     /// zstd level of WAL and backups.
     pub compression_level: i32,
@@ -40,6 +44,10 @@ pub struct Config {
 pub struct Push {
     /// How long to wait for another push of the same file.
     pub lock_wait: Duration,
+    /// Files that are pushed at a time while a backlog waits.
+    pub jobs: NonZeroUsize,
+    /// Files that one call takes along at most; 0: none.
+    pub batch: usize,
 }
 
 /// `[fetch]`
@@ -92,6 +100,8 @@ struct File {
 #[serde(deny_unknown_fields, default)]
 struct PushFile {
     lock_wait: Option<Span>,
+    jobs: Option<NonZeroUsize>,
+    batch: Option<usize>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -168,7 +178,11 @@ impl Config {
             file: path,
             spool: file.spool,
             compression_level,
-            push: Push { lock_wait: span(file.push.lock_wait, 60) },
+            push: Push {
+                lock_wait: span(file.push.lock_wait, 60),
+                jobs: file.push.jobs.unwrap_or(cores.min(PUSH_JOBS)),
+                batch: file.push.batch.unwrap_or(64),
+            },
             fetch: Fetch {
                 retry: span(file.fetch.retry, 60),
                 history_retry: span(file.fetch.history_retry, 300),

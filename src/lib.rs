@@ -13,4 +13,5 @@ pub mod pg;
 pub mod pipe;
 pub mod progress;
 pub mod repo;
+pub mod spool;
 pub mod store;

@@ -1,5 +1,6 @@
 //! wal-push: PostgreSQL's archive_command.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -16,6 +17,9 @@ use pgark::ops;
 struct Args {
     #[command(flatten)]
     common: Common,
+    /// Segments pushed at a time while more wait; 4 unless there are fewer cores [config: push.jobs]
+    #[arg(long, value_name = "NUMBER")]
+    jobs: Option<NonZeroUsize>,
     /// The WAL file, as PostgreSQL's %p names it: a segment, .partial, .history or .backup file
     path: PathBuf,
 }
@@ -28,6 +32,8 @@ impl HasCommon for Args {
 
 fn main() -> ExitCode {
     cli::run(Kind::exit_code, |args: Args, config| {
-        ops::wal_push::run(config, &args.path).map(|_| ExitCode::SUCCESS)
+        let mut config = config.clone();
+        config.push.jobs = args.jobs.unwrap_or(config.push.jobs);
+        ops::wal_push::run(&config, &args.path).map(|_| ExitCode::SUCCESS)
     })
 }

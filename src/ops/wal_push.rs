@@ -3,11 +3,16 @@
 //!
 //! Refuses a file that is not what its name says, and other content under a stored name, before it writes
 //! anything. Damage inside a segment is not refused: it is what the server has; it is stored, marked and
-//! logged as an error.
+//! logged as an error. While more segments wait, `ahead.rs` takes them along.
+
+mod ahead;
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::error::{Error, IoContext, Kind, Result};
@@ -35,9 +40,18 @@ pub fn run(config: &Config, path: &Path) -> Result<Stored> {
     if let Some(directory) = &data_directory {
         host::refuse_foreign_root(directory)?;
     }
-    let push = Push { config, path, file, data_directory };
+    let repository = OnceLock::new();
+    let push = Push {
+        config,
+        path,
+        file,
+        data_directory: data_directory.as_deref(),
+        repository: &repository,
+        workers: cores().min(MOST_WORKERS),
+        lock_wait: config.push.lock_wait,
+    };
     match file {
-        WalFile::Segment(name) => push.segment(name, Extent::Whole),
+        WalFile::Segment(name) => ahead::push(&push, name),
         WalFile::Partial(name) => push.segment(name, Extent::Partial),
         WalFile::History(timeline) => push.history(timeline),
         WalFile::BackupHistory(..) => push.backup_history(),
@@ -51,12 +65,22 @@ fn wal_file(path: &Path) -> Result<WalFile> {
     name.parse()
 }
 
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
 /// One push: what to store, from where.
+#[derive(Clone, Copy)]
 struct Push<'a> {
     config: &'a Config,
     path: &'a Path,
     file: WalFile,
-    data_directory: Option<PathBuf>,
+    data_directory: Option<&'a Path>,
+    /// Opened by the first who needs it.
+    repository: &'a OnceLock<Repository>,
+    /// Threads that compress.
+    workers: usize,
+    lock_wait: Duration,
 }
 
 impl Push<'_> {
@@ -70,10 +94,19 @@ impl Push<'_> {
     }
 
     fn cluster(&self, system_id: SystemId) -> Result<Cluster> {
-        let location = self.config.repo()?;
-        let repository = Repository::open(location, self.config.repo_id)?;
-        host::refuse_foreign_root(location.directory())?;
-        Ok(repository.cluster(&self.config.cluster, system_id))
+        Ok(self.repository()?.cluster(&self.config.cluster, system_id))
+    }
+
+    fn repository(&self) -> Result<&Repository> {
+        match self.repository.get() {
+            Some(repository) => Ok(repository),
+            None => {
+                let location = self.config.repo()?;
+                let opened = Repository::open(location, self.config.repo_id)?;
+                host::refuse_foreign_root(location.directory())?;
+                Ok(self.repository.get_or_init(|| opened))
+            }
+        }
     }
 
     fn segment(&self, name: SegmentName, extent: Extent) -> Result<Stored> {
@@ -93,7 +126,7 @@ impl Push<'_> {
             wal_block_size: header.block_size,
         })?;
         self.bring(&cluster, &history)?;
-        let _lock = cluster.store().lock(&cluster.layout().lock(self.file)?, self.config.push.lock_wait)?;
+        let _lock = cluster.store().lock(&cluster.layout().lock(self.file)?, self.lock_wait)?;
         let stored = self.store(&cluster, &header, name, extent, source)?;
         really_there(&cluster, stored)
     }
@@ -211,10 +244,9 @@ impl Push<'_> {
     }
 
     fn options(&self) -> Options {
-        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         Options {
             level: self.config.compression_level,
-            workers: cores.min(MOST_WORKERS),
+            workers: self.workers,
             spool: self.config.spool.clone().unwrap_or_else(std::env::temp_dir),
         }
     }
@@ -244,7 +276,7 @@ impl Push<'_> {
 
     fn backup_history(&self) -> Result<Stored> {
         let content = read_plain(self.open()?, self.path)?;
-        let size = wal_dir::control_file(self.data_directory.as_deref())?.segment_size;
+        let size = wal_dir::control_file(self.data_directory)?.segment_size;
         BackupHistory::parse(&content)
             .and_then(|history| history.check_name(self.file, size))
             .map_err(|error| error.context(self.path.display()))?;
@@ -254,8 +286,8 @@ impl Push<'_> {
 
     /// History files carry no system identifier: the server's pg_control tells whose they are.
     fn put_plain(&self, content: &[u8]) -> Result<(Cluster, Stored)> {
-        let cluster = self.cluster(wal_dir::control_file(self.data_directory.as_deref())?.system_id)?;
-        let _lock = cluster.store().lock(&cluster.layout().lock(self.file)?, self.config.push.lock_wait)?;
+        let cluster = self.cluster(wal_dir::control_file(self.data_directory)?.system_id)?;
+        let _lock = cluster.store().lock(&cluster.layout().lock(self.file)?, self.lock_wait)?;
         let stored = segment::put_plain(&cluster, self.file, content)?;
         Ok((cluster, stored))
     }

@@ -1,0 +1,141 @@
+//! Local state beside the server: what `wal-push` pushed ahead, what `wal-fetch` prefetched, which WAL had to
+//! be dropped. Everything here may vanish at any time without harm to an archive, except for recorded gaps.
+//!
+//! By default it is the directory `pgark.spool` in the server's pg_wal. PostgreSQL 14 to 18 leaves unknown names
+//! there alone (RemoveOldXlogFiles, RemoveTempXlogFiles, KillExistingXLOG and so on look at WAL file names
+//! only), and no base backup contains it (basebackup.c skips the contents of pg_wal). pg_rewind may copy it to
+//! another server, a file system snapshot to another disk: so every record is bound to what it was made for.
+
+pub mod pushed;
+pub mod sealed;
+
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Access;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, IoContext, Result};
+
+/// Its name in pg_wal.
+const NAME: &str = "pgark.spool";
+
+/// The local state of one data directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spool {
+    directory: PathBuf,
+}
+
+impl Spool {
+    /// The spool of the server in `data_directory`; `configured` holds those of several servers. Touches nothing.
+    pub fn of(configured: Option<&Path>, data_directory: &Path) -> Self {
+        let directory = match configured {
+            None => data_directory.join("pg_wal").join(NAME),
+            Some(directory) => directory.join(own_name(data_directory)),
+        };
+        Self { directory }
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Makes the directory if it is missing and checks that it is ours and that files can be made in it.
+    pub fn prepare(&self) -> Result<()> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.directory)
+            .doing(|| format!("create the spool directory {}", self.directory.display()))?;
+        self.refuse_others()?;
+        rustix::fs::access(&self.directory, Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(std::io::Error::from)
+            .doing(|| format!("write into the spool directory {}", self.directory.display()))
+    }
+
+    /// Records are believed: nobody else may have written them. The name of a spool in /tmp can be guessed.
+    fn refuse_others(&self) -> Result<()> {
+        let name = self.directory.display();
+        let metadata = self.directory.metadata().doing(|| format!("look at the spool directory {name}"))?;
+        if metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0 {
+            return Ok(());
+        }
+        Err(Error::configuration(format!(
+            "the spool directory {name} belongs to user id {} with mode {:o}: others can write there",
+            metadata.uid(),
+            metadata.mode() & 0o7777
+        ))
+        .with_hint("remove it, or set `spool` to a directory of the server's user"))
+    }
+
+    /// Reads a record. None: there is none, or none that can be relied on.
+    pub fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        let path = self.directory.join(name);
+        if !self.directory.exists() {
+            return None;
+        }
+        if let Err(error) = self.refuse_others() {
+            tracing::warn!("{error}; not used");
+            return None;
+        }
+        sealed::read(&path)
+    }
+
+    /// Writes a record durably under its name, replacing what is there. Needs [`Spool::prepare`].
+    pub fn write<T: Serialize>(&self, name: &str, record: &T) -> Result<()> {
+        sealed::write(&self.directory.join(name), record)
+    }
+}
+
+/// A name for the spool of one data directory among others: the start of a digest of its path.
+fn own_name(data_directory: &Path) -> String {
+    let digest = blake3::hash(data_directory.as_os_str().as_bytes()).to_hex();
+    format!("pgark-{}", digest.chars().take(16).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spool_lies_in_pg_wal_or_has_a_name_of_its_own() {
+        let data = Path::new("/var/lib/postgresql/15/main");
+        let inside = Spool::of(None, data);
+        assert_eq!(inside.directory(), data.join("pg_wal/pgark.spool"));
+        let (one, other) = (
+            Spool::of(Some(Path::new("/spool")), data),
+            Spool::of(Some(Path::new("/spool")), Path::new("/x")),
+        );
+        assert!(one.directory().starts_with("/spool"));
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn a_spool_is_made_when_it_is_prepared_and_refused_where_it_cannot_be() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let spool = Spool::of(Some(&dir.path().join("a/b")), Path::new("/x"));
+        spool.prepare().expect("made");
+        spool.prepare().expect("again");
+        assert!(spool.directory().is_dir());
+        spool.write("x", &7).expect("written");
+        assert_eq!(spool.read::<u32>("x"), Some(7));
+        std::fs::write(dir.path().join("file"), "").expect("written");
+        let error =
+            Spool::of(Some(&dir.path().join("file")), Path::new("/x")).prepare().expect_err("no directory");
+        assert!(error.message().contains("could not create the spool directory"), "{error}");
+    }
+
+    #[test]
+    fn records_that_others_may_have_written_are_not_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("tempdir");
+        let spool = Spool::of(Some(dir.path()), Path::new("/x"));
+        spool.prepare().expect("made");
+        spool.write("x", &7).expect("written");
+        std::fs::set_permissions(spool.directory(), std::fs::Permissions::from_mode(0o777)).expect("chmod");
+        assert_eq!(spool.read::<u32>("x"), None);
+        assert!(spool.prepare().expect_err("open to all").message().contains("with mode 777"));
+    }
+}
