@@ -4,11 +4,15 @@
 //! from 16 on the directives `include`, `include_if_exists` and `include_dir`. Nothing is checked that the
 //! server checks; a file that is missing is left out, as the server does after a reload.
 
+mod flatten;
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+pub use flatten::flatten;
 
 use super::settings::Source;
 use crate::error::{IoContext, Result};
