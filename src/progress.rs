@@ -36,6 +36,8 @@ pub struct Progress {
     total: AtomicU64,
     started: Instant,
     last_line: Mutex<Instant>,
+    /// Where the work is, in words.
+    place: Mutex<String>,
     bar: ProgressBar,
 }
 
@@ -54,6 +56,7 @@ impl Progress {
             total: AtomicU64::new(0),
             started,
             last_line: Mutex::new(started),
+            place: Mutex::new(String::new()),
             bar,
         }
     }
@@ -72,6 +75,20 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             self.bar.set_style(style);
         }
+    }
+
+    /// Says where the work is: "at LSN 0/3000148".
+    pub fn describe(&self, place: String) {
+        self.bar.set_message(format!("{} {place}", self.verb));
+        if let Ok(mut described) = self.place.lock() {
+            *described = place;
+        }
+    }
+
+    /// What is being done, and where it is.
+    fn words(&self) -> String {
+        let place = self.place.lock().map(|place| place.clone()).unwrap_or_default();
+        if place.is_empty() { self.verb.to_string() } else { format!("{} {place}", self.verb) }
     }
 
     /// Draws the bar, or writes a line if it is time for one.
@@ -109,8 +126,8 @@ impl Progress {
         let total = self.total.load(Ordering::Relaxed);
         let elapsed = self.started.elapsed();
         let line = match self.display {
-            Display::Json => json_line(self.verb, done, total, elapsed),
-            _ => line(self.verb, done, total, elapsed),
+            Display::Json => json_line(&self.words(), done, total, elapsed),
+            _ => line(&self.words(), done, total, elapsed),
         };
         drop(writeln!(std::io::stderr(), "{line}"));
     }
