@@ -34,12 +34,15 @@ const EMPTIED: [&str; 8] = [
 ];
 
 /// Files right in the data directory.
-const SKIPPED: [&str; 10] = [
+const SKIPPED: [&str; 13] = [
     "backup_label",
     "backup_label.old",
     "backup_manifest",
     "current_logfiles",
     "current_logfiles.tmp",
+    "pgark-restore-incomplete",
+    "pgark-restore.json",
+    "pgark-restore.log",
     "postgresql.auto.conf.tmp",
     "postmaster.opts",
     "postmaster.pid",
