@@ -5,6 +5,7 @@
 //! closed pipe) changes the exit code, and a panic ends in SIGABRT, never in a status below 126.
 
 pub mod basebackup;
+pub mod restore;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;

@@ -19,6 +19,8 @@ const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 pub struct Timestamp(i64);
 
 impl Timestamp {
+    pub const UNIX_EPOCH: Timestamp = Timestamp(0);
+
     /// From a TimestampTz: microseconds since PostgreSQL's epoch. None for infinity and for years that
     /// have no text.
     pub fn from_postgres(microseconds: i64) -> Option<Self> {

@@ -30,7 +30,8 @@ pub struct Survey {
     pub minimums: Minimums,
     /// Places where the archived WAL is not as PostgreSQL writes it: recovery may not get past them.
     pub damage: Vec<String>,
-    /// The latest end of a transaction in the segments before the one of the stop.
+    /// The latest end of a transaction: at the end of the archive of all, else in the segments before that in
+    /// which recovery stops.
     pub last_end: Option<Timestamp>,
     /// Further restore points of the name that is the target.
     pub namesakes: u64,
@@ -53,8 +54,9 @@ pub fn survey<A: Archive>(
     };
     let replayed = Replayed { from: choice.backup.start, until: last_replayed(&choice.stop) };
     let last = *choice.segments.end();
+    let to_the_end = matches!(choice.stop, Stop::End { .. });
     archive.facts(&choice.path, choice.segments.clone(), &mut |segment, facts| {
-        if segment < last {
+        if segment < last || to_the_end {
             survey.last_end = survey.last_end.max(facts.latest_time);
         }
         survey.note(&facts, &replayed)?;
@@ -201,9 +203,10 @@ mod tests {
     fn only_tablespaces_created_between_start_and_stop_count() {
         let all = surveyed(&archive(), Target::Latest);
         assert_eq!(paths(&all), ["/during", "/after", "/later"]);
-        assert_eq!(all.last_end, Some(second(100)));
+        assert_eq!(all.last_end, Some(second(110)));
         let until = surveyed(&archive(), Target::Time(second(105)));
         assert_eq!(paths(&until), ["/during", "/after"]);
+        assert_eq!(until.last_end, Some(second(100)));
         assert_eq!(paths(&surveyed(&archive(), Target::Immediate)), ["/during"]);
     }
 

@@ -1,0 +1,143 @@
+//! What is restored from: the repository, one incarnation of the cluster in it, and its backups.
+//!
+//! pg_upgrade and initdb make a new incarnation with a system identifier of its own. Without being told,
+//! the one with the newest backup is taken, and that is said.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+
+use super::archive::StoredArchive;
+use super::choose::Candidate;
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::ident::Name;
+use crate::pg::history::TimelineHistory;
+use crate::pg::lsn::{SegmentSize, SystemId, Timeline};
+use crate::pg::time::Timestamp;
+use crate::repo::backup::{self, BackupHeader};
+use crate::repo::catalog::Catalog;
+use crate::repo::{Cluster, Repository};
+use crate::store::Key;
+
+pub struct Source {
+    pub cluster: Cluster,
+    pub segment_size: SegmentSize,
+    pub histories: BTreeMap<Timeline, TimelineHistory>,
+    pub backups: Vec<BackupHeader>,
+    /// What the operator should know about the choice of the incarnation and about what can't be read.
+    pub notes: Vec<String>,
+}
+
+impl Source {
+    pub fn open(config: &Config, system_id: Option<SystemId>) -> Result<Self> {
+        let repository = Repository::open(config.repo()?, config.repo_id)?;
+        let mut found = Vec::new();
+        let ids = match system_id {
+            Some(system_id) => vec![system_id],
+            None => repository.system_ids(&config.cluster)?,
+        };
+        for id in &ids {
+            found.push(Self::incarnation(&repository, &config.cluster, *id)?);
+        }
+        let newest = |source: &Self| source.backups.iter().map(|header| header.stop.time).max();
+        found.sort_by_key(newest);
+        let Some(mut chosen) = found.pop() else { return Err(no_cluster(&repository, &config.cluster)?) };
+        if !found.is_empty() {
+            let others: Vec<String> =
+                found.iter().map(|other| other.cluster.system_id().to_string()).collect();
+            chosen.notes.push(format!(
+                "the repository holds other incarnations of {} too, with system identifier {}; --system-id chooses",
+                config.cluster,
+                others.join(", ")
+            ));
+        }
+        Ok(chosen)
+    }
+
+    fn incarnation(repository: &Repository, name: &Name, system_id: SystemId) -> Result<Self> {
+        let cluster = repository.cluster(name, system_id);
+        let header = match cluster.header() {
+            Err(error) if error.kind() == Kind::NotFound => {
+                return Err(no_incarnation(repository, name, system_id)?);
+            }
+            header => header?,
+        };
+        let histories = Catalog::new(&cluster, header.segment_size).histories()?;
+        let (backups, notes) = readable_backups(&cluster)?;
+        // Absent history files and backups count as such only while the repository is there.
+        repository.confirm()?;
+        Ok(Self { segment_size: header.segment_size, histories, backups, notes, cluster })
+    }
+
+    pub fn archive(&self, jobs: NonZeroUsize) -> StoredArchive<'_> {
+        StoredArchive { catalog: Catalog::new(&self.cluster, self.segment_size), jobs }
+    }
+
+    /// The backups to choose from: all, or the one that was asked for.
+    pub fn candidates(&self, label: Option<&Name>) -> Result<Vec<Candidate>> {
+        let wanted = |header: &&BackupHeader| label.is_none_or(|label| *label == header.label);
+        let candidates = self.backups.iter().filter(wanted).map(candidate).collect::<Result<Vec<_>>>()?;
+        match (candidates.is_empty(), label) {
+            (true, Some(label)) => {
+                let known: Vec<&str> = self.backups.iter().map(|header| header.label.as_str()).collect();
+                Err(Error::not_found(format!("there is no backup {label} of {}", self.cluster.name()))
+                    .with_hint(format!("there are these: {}", known.join(", "))))
+            }
+            (true, None) => Err(Error::not_found(format!(
+                "the repository has no backup of {} with system identifier {}",
+                self.cluster.name(),
+                self.cluster.system_id()
+            ))
+            .with_hint("a backup exists when `basebackup` has ended with exit status 0")),
+            (false, _) => Ok(candidates),
+        }
+    }
+
+    pub fn header(&self, label: &Name) -> Result<&BackupHeader> {
+        let found = self.backups.iter().find(|header| header.label == *label);
+        found.ok_or_else(|| Error::bug(format!("chose a backup {label} that was not listed")))
+    }
+}
+
+/// One backup that can't be read must not keep the others from being restored.
+fn readable_backups(cluster: &Cluster) -> Result<(Vec<BackupHeader>, Vec<String>)> {
+    let (mut headers, mut notes) = (Vec::new(), Vec::new());
+    for label in backup::labels(cluster)? {
+        match backup::read(cluster, &label) {
+            Ok(header) => headers.push(header),
+            // Deleted since it was listed.
+            Err(error) if error.kind() == Kind::NotFound => {}
+            Err(error) => notes.push(format!("backup {label} is left out: {error}")),
+        }
+    }
+    Ok((headers, notes))
+}
+
+fn candidate(header: &BackupHeader) -> Result<Candidate> {
+    let stop_time = Timestamp::from_unix(header.stop.time.as_microsecond())
+        .ok_or_else(|| Error::corrupt(format!("the end of backup {} is no time", header.label)))?;
+    Ok(Candidate {
+        label: header.label.clone(),
+        start: header.start.lsn,
+        start_timeline: header.start.timeline,
+        consistent: header.consistent_lsn,
+        consistent_timeline: header.stop.timeline,
+        stop_time,
+    })
+}
+
+fn no_cluster(repository: &Repository, name: &Name) -> Result<Error> {
+    let error = Error::not_found(format!("the repository has no cluster {name}"));
+    let known = repository.store().level(&Key::root())?.prefixes;
+    let known: Vec<&str> = known.iter().map(Key::last).collect();
+    Ok(match known.is_empty() {
+        true => error.with_hint("nothing was archived into it yet"),
+        false => error.with_hint(format!("it has these: {}; name one with --cluster", known.join(", "))),
+    })
+}
+
+fn no_incarnation(repository: &Repository, name: &Name, system_id: SystemId) -> Result<Error> {
+    let known: Vec<String> = repository.system_ids(name)?.iter().map(ToString::to_string).collect();
+    let message = format!("the repository has no cluster {name} with system identifier {system_id}");
+    Ok(Error::not_found(message).with_hint(format!("it has these: {}", known.join(", "))))
+}
