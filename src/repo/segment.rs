@@ -418,3 +418,6 @@ pub fn exists(cluster: &Cluster, segment: SegmentName) -> Result<bool> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests;
