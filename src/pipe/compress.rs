@@ -126,7 +126,11 @@ pub fn compress(
     };
     std::thread::scope(|scope| {
         for _ in 1..options.workers {
-            scope.spawn(|| work.take_chunks());
+            // A host that is short of threads gets a slower push, not a failed one.
+            if let Err(cause) = std::thread::Builder::new().spawn_scoped(scope, || work.take_chunks()) {
+                tracing::debug!("could not start another thread: {cause}");
+                break;
+            }
         }
         work.take_chunks();
     });
