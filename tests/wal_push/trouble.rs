@@ -142,6 +142,21 @@ fn a_stored_segment_that_is_damaged_is_not_taken_for_the_same() {
 }
 
 #[test]
+fn a_host_without_threads_to_spare_is_slow_but_archives() {
+    let repo = TestRepo::init();
+    let name = wal().segments(1)[1];
+    let server = ServerDir::with(&[name]);
+    let mut limited = command("/bin/bash");
+    limited.args(["-c", "ulimit -u 1 && exec \"$0\" -vv \"$@\""]).arg(program_path("wal-push"));
+    limited.arg(format!("pg_wal/{name}")).current_dir(server.path()).env("PGARK_CONFIG", repo.config());
+    let output = limited.output().expect("run the shell");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{log}");
+    assert!(log.contains("could not start another thread"), "{log}");
+    works_again(&server, &repo, name);
+}
+
+#[test]
 fn who_holds_the_lock_for_too_long_is_named() {
     let repo = TestRepo::init();
     repo.configure("[push]\nlock_wait = \"0s\"");
