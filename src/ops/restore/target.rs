@@ -174,7 +174,7 @@ fn zone_in_brackets(text: &str) -> String {
 
 fn relative(text: &str, now: &Zoned) -> Result<jiff::Timestamp> {
     let span: jiff::Span = text.parse().map_err(|_| not_a_time(text))?;
-    if !span.is_negative() {
+    if span.is_positive() {
         return Err(Error::configuration(format!("the time \"{text}\" does not lie in the past"))
             .with_hint(format!("write \"{text} ago\"")));
     }
@@ -224,6 +224,7 @@ mod tests {
         }
         assert_eq!(read("2026-11-22 10:00:00.1234567+00").as_deref(), Ok("2026-11-22T10:00:00.123456Z"));
         assert_eq!(read("1 day ago").as_deref(), Ok("2026-11-21T12:00:00.000000Z"));
+        assert_eq!(read("0 seconds ago").as_deref(), Ok("2026-11-22T12:00:00.000000Z"));
     }
 
     #[test]
