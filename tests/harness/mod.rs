@@ -21,6 +21,8 @@
 //! repo.damage(&repo.only("/wal/"), Damage::FlipByte(5000));
 //! let restored = repo.restore(&scratch, "at-noon", &["--target-time", &noon]);   // adopts the server, as
 //! let restored = Cluster::adopt(&target);                                         // this; also adopt_stopped
+//! restored.assert_content(&primary.content());                   // every row of every table
+//! restored.assert_sound(); restored.assert_checksums();          // PostgreSQL's own checkers
 //! ```
 //!
 //! Killing or failing the n-th system call: `faults.rs`. Full, read-only and missing disks: `mounts.rs`.
@@ -40,8 +42,9 @@ mod run;
 mod scratch;
 mod seccomp;
 mod sql;
+mod verify;
 
-pub use builder::{ClusterBuilder, StandbyBuilder};
+pub use builder::{ClusterBuilder, StandbyBuilder, free_port};
 pub use cluster::{Cluster, Stop};
 pub use faults::{Call, Fault, run_with_fault};
 pub use host::{command, is_root, pg_command, pg_major, server_user};
@@ -53,6 +56,7 @@ pub use run::{
     wal_push,
 };
 pub use scratch::Scratch;
+pub use verify::{Content, assert_same, listing};
 
 pub use rustix::io::Errno;
 use std::time::{Duration, Instant};
@@ -68,4 +72,23 @@ pub fn wait_for(what: &str, explain: impl Fn() -> String, mut done: impl FnMut()
         assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}\n{}", explain());
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Checks all cases at once, each in a thread of its own, and panics with the names of those that failed.
+#[track_caller]
+pub fn side_by_side<T: Sync>(cases: &[T], name: impl Fn(&T) -> &str, check: impl Fn(&T) + Sync) {
+    let check = &check;
+    let failed: Vec<&str> = std::thread::scope(|scope| {
+        let running: Vec<_> = cases
+            .iter()
+            .map(|case| {
+                let thread = std::thread::Builder::new().name(name(case).to_owned());
+                (case, thread.spawn_scoped(scope, move || check(case)).expect("start a thread"))
+            })
+            .collect();
+        let failed =
+            running.into_iter().filter_map(|(case, thread)| thread.join().is_err().then(|| name(case)));
+        failed.collect()
+    });
+    assert!(failed.is_empty(), "these failed, see above: {}", failed.join(", "));
 }

@@ -119,7 +119,7 @@ impl TestRepo {
         let target = scratch.join(name);
         let sockets = scratch.make_dir("s");
         let mut command = self.bootstrap_restore();
-        command.arg("--target-dir").arg(&target).arg("--socket-dir").arg(sockets).args(arguments);
+        command.arg("-D").arg(&target).arg("--socket-dir").arg(sockets).args(arguments);
         run(&mut command).succeeds();
         Cluster::adopt(&target)
     }

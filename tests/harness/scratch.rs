@@ -42,11 +42,11 @@ impl Scratch {
         let mut path = self.path.clone();
         for part in name.as_ref().components() {
             path.push(part);
-            if !path.exists() {
-                // PostgreSQL refuses a data directory that others can read.
-                let made = fs::DirBuilder::new().mode(0o700).create(&path);
-                made.unwrap_or_else(|error| panic!("make {}: {error}", path.display()));
-                own(&path);
+            // PostgreSQL refuses a data directory that others can read.
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => own(&path),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("make {}: {error}", path.display()),
             }
         }
         path
