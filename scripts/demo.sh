@@ -14,7 +14,10 @@ dir=$(mktemp -d /tmp/pgark-demo-XXXXXX)
 
 # The processes that work in the directory: servers and what they started. Nobody else knows its name.
 inside() {
-    find /proc -mindepth 2 -maxdepth 2 -name cwd -lname "$dir*" 2>/dev/null | cut -d / -f 3
+    local process
+    for process in /proc/[0-9]*; do
+        if [[ "$(readlink "$process/cwd" 2>/dev/null)" == "$dir"* ]]; then echo "${process##*/}"; fi
+    done
 }
 
 clean_up() {

@@ -143,7 +143,9 @@ impl DataDir {
         let target = if metadata.is_symlink() { self.target(&path)? } else { Some(metadata.clone()) };
         let is_dir = target.as_ref().is_some_and(Metadata::is_dir);
         let exclusion = excluded(&path, is_dir, self.major);
-        if exclusion == Exclusion::Skip || self.is_later_tablespace(&path) {
+        // Nobody misses a socket: a server makes its own.
+        let is_socket = metadata.file_type().is_socket();
+        if exclusion == Exclusion::Skip || is_socket || self.is_later_tablespace(&path) {
             return Ok(None);
         }
         if metadata.is_symlink() && exclusion == Exclusion::Copy && !is_servers_own(&path) {
@@ -252,8 +254,6 @@ fn classify(metadata: &Metadata) -> FoundKind {
         FoundKind::Directory
     } else if kind.is_file() {
         FoundKind::File { size: metadata.len() }
-    } else if kind.is_socket() {
-        FoundKind::Skipped { reason: "it is a socket" }
     } else {
         FoundKind::Skipped { reason: "it is neither a file nor a directory" }
     }
@@ -424,6 +424,7 @@ mod tests {
         for name in ["base", "log", "pg_wal", "server.key"] {
             symlink(elsewhere.path(), root.path().join(name)).expect("linked");
         }
+        std::os::unix::net::UnixListener::bind(root.path().join(".s.PGSQL.5432")).expect("a socket");
         let expected = [
             "base/",
             "base/000000010000000000000001",

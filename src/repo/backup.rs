@@ -168,6 +168,9 @@ pub struct DamagedPage {
     pub path: StoredPath,
     /// Within the fork, across all its files.
     pub block: BlockNumber,
+    /// The table or index with its schema, if the server could tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relation: Option<String>,
 }
 
 /// What sorting and indexes depend on outside the data directory.

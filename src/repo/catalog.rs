@@ -147,7 +147,8 @@ impl<'a> Catalog<'a> {
         let mut newest = None;
         let ancestors = path.entries().iter().map(|entry| entry.timeline);
         for timeline in ancestors.chain([path.timeline()]) {
-            for log in self.logs(timeline)? {
+            let wanted = from / self.size.segments_per_log();
+            for log in self.logs(timeline)?.into_iter().filter(|log| u64::from(*log) >= wanted) {
                 for name in self.segments(timeline, log)? {
                     let number = name.number(self.size)?;
                     if number >= from && self.name_on(path, number) == name {

@@ -106,6 +106,14 @@ impl PackWriter {
         open.append(frame)
     }
 
+    /// Ends the pack if the next frame might not fit, so that `append` need not. That makes it durable, which
+    /// takes a while: for a moment at which nobody waits for this writer.
+    pub fn rotate(&mut self) -> Result<()> {
+        let largest = zstd::zstd_safe::compress_bound(frame::FRAME_SIZE) as u64;
+        let has_room = |open: &OpenPack| fits(open.parts.size(), open.frames.len(), largest);
+        if self.open.as_ref().is_none_or(has_room) { Ok(()) } else { self.close() }
+    }
+
     /// Ends the last pack. When this returns, every pack is durable, and is the caller's.
     pub fn finish(mut self) -> Result<Vec<PackSummary>> {
         self.close()?;
@@ -114,7 +122,9 @@ impl PackWriter {
 
     fn close(&mut self) -> Result<()> {
         if let Some(open) = self.open.take() {
-            self.done.push(open.finish()?);
+            let done = open.finish()?;
+            self.done.push(done);
+            self.cluster.store().uncache(&self.cluster.layout().pack(done.id)?);
         }
         Ok(())
     }

@@ -73,6 +73,17 @@ pub fn settle(root: &Path, key: &Key) -> Result<()> {
     path.parent().map_or(Ok(()), |parent| sync_up_to(root, parent))
 }
 
+/// Gives the memory of an object's bytes back to those who need it more. They are durable already, and a
+/// page cache that stays as it is hurts nobody but the database beside us, so a failure is only noted.
+pub fn uncache(root: &Path, key: &Key) {
+    let path = root.join(key.as_str());
+    let advised = std::fs::File::open(&path)
+        .and_then(|file| Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?));
+    if let Err(cause) = advised {
+        tracing::debug!("could not drop {} from the page cache: {cause}", path.display());
+    }
+}
+
 fn sync_up_to(root: &Path, dir: &Path) -> Result<()> {
     dir.ancestors().take_while(|dir| dir.starts_with(root)).try_for_each(durable::sync_dir)
 }

@@ -162,6 +162,11 @@ impl Store {
         local::settle(&self.root, key)
     }
 
+    /// Drops a finished object, which nobody will read soon, from the memory of this machine.
+    pub fn uncache(&self, key: &Key) {
+        local::uncache(&self.root, key);
+    }
+
     /// The objects and "directories" right below a prefix; empty when there is no such prefix.
     pub fn level(&self, prefix: &Key) -> Result<Level> {
         listing::level(&self.root, prefix)

@@ -68,7 +68,7 @@ impl Cluster {
     }
 
     /// A server that runs already, started by one of our programs. It is stopped when this is dropped; its
-    /// data directory stays for whoever made it. Its log is taken to be where `bootstrap-restore` puts it.
+    /// data directory stays for whoever made it.
     pub fn adopt(data_dir: &Path) -> Self {
         let lines = postmaster_pid_file(data_dir);
         let line =
@@ -95,7 +95,7 @@ impl Cluster {
     fn over(data_dir: &Path, port: u16, socket_dir: PathBuf, postmaster: Option<Postmaster>) -> Self {
         let scratch = Scratch::new();
         Self {
-            log: data_dir.join("pgark-restore.log"),
+            log: scratch.join("server.log"),
             scratch,
             data_dir: data_dir.to_path_buf(),
             config_dir: data_dir.to_path_buf(),
@@ -104,6 +104,12 @@ impl Cluster {
             server_env: Vec::new(),
             postmaster: RefCell::new(postmaster),
         }
+    }
+
+    /// Where an adopted server logs to, if not where we would have told it.
+    pub fn with_log(mut self, log: &Path) -> Self {
+        self.log = log.to_path_buf();
+        self
     }
 
     /// A standby of this server, made with pg_basebackup.

@@ -47,7 +47,7 @@ pub struct Needed {
     pub start: Lsn,
     /// Up to here, not included.
     pub end: Lsn,
-    /// The one that `end` is on.
+    /// The one that leads through `end`.
     pub timeline: Timeline,
 }
 
@@ -145,8 +145,13 @@ impl Archive<'_> {
                 return Ok(());
             }
             let now = Archiver::ask(client)?;
-            if now.failures >= before.failures + FAILURES || Instant::now() >= deadline {
+            // Who says that it is archived is not waited for: it would be here.
+            let decided = now.claims(segment) || now.failures >= before.failures + FAILURES;
+            if decided || Instant::now() >= deadline {
                 self.cluster.repository().confirm()?;
+                if self.catalog().exists(segment)? {
+                    return Ok(());
+                }
                 return Err(self.not_archived(server, segment, before, &now, limit));
             }
             self.interrupt.sleep(POLL)?;
@@ -210,8 +215,9 @@ impl Archive<'_> {
         }
     }
 
-    /// Waits until the WAL that a backup needs is in the repository.
-    pub fn wait(&self, needed: &Needed, from_standby: bool) -> Result<()> {
+    /// Waits until the WAL that a backup needs is in the repository. Returns the timeline that its end is on:
+    /// a standby may follow a new timeline that forks behind it.
+    pub fn wait(&self, needed: &Needed, from_standby: bool) -> Result<Timeline> {
         let first = self.size.segment_of(needed.start);
         let last = self.size.segment_before(needed.end).max(first);
         let started = Instant::now();
@@ -221,7 +227,7 @@ impl Archive<'_> {
             let missing = match self.catalog().history(needed.timeline)? {
                 None => WalFile::History(needed.timeline),
                 Some(path) => match self.catalog().first_missing(&path, from, last)? {
-                    None => return Ok(()),
+                    None => return Ok(path.timeline_of(Lsn(needed.end.0.saturating_sub(1)))),
                     Some(number) => {
                         from = number;
                         WalFile::Segment(self.catalog().name_on(&path, number))

@@ -1,9 +1,9 @@
-//! Copying: a walker plans units, workers read them, and this thread writes what they read, in order.
+//! Copying: a walker plans units, workers read them into packs of their own, and this thread writes the map
+//! of what they read, in order.
 //!
-//! Every unit carries the memory for its frame, and there are only so many of those: that bounds how far
-//! walker and workers get ahead, and so the memory. There is no lock between them but the channels', taken
-//! twice for 4 MiB. Whoever fails ends all: channels close, and a flag wakes those who wait for
-//! something else.
+//! A unit needs a permit, and there are only so many: that bounds how far walker and workers get ahead of the
+//! map, and so the memory. There is no lock between them but the channels', taken a few times for each
+//! unit. Whoever fails ends all: channels close, and a flag wakes those who wait for something else.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -19,12 +19,14 @@ use crate::error::{Error, Result};
 use crate::pg::control::ControlFile;
 use crate::pg::datadir::{DataDir, Found, FoundKind};
 use crate::repo::map::{Attributes, FileMode, MapPath};
+use crate::repo::pack::PackWriter;
 
 /// How often the thread that writes looks whether it shall go on.
 const WATCH: Duration = Duration::from_millis(200);
 
-/// Frames that may wait for an earlier one, beside one for each worker.
-const AHEAD: usize = 2;
+/// Units on their way, for each worker. A few more than one, so that nobody waits for a slow one; they hold
+/// paths and slices only, no bytes.
+const PERMITS: usize = 4;
 
 /// What is copied.
 pub struct Source<'a> {
@@ -54,40 +56,46 @@ pub struct Skipped {
 /// Skipped entries that are named, at most.
 const SKIPPED_NAMED: usize = 100;
 
-struct Job {
-    unit: Unit,
-    recycled: Vec<u8>,
+/// What came of a copy.
+pub struct CopiedFiles {
+    /// At least one, none of them finished.
+    pub packs: Vec<PackWriter>,
+    pub skipped: Vec<Skipped>,
 }
 
-/// Copies everything but pg_control into `sink`. `watch` is called several times a second; its error ends
-/// the copy.
+/// Copies everything but pg_control; `sink` writes the map. `watch` is called several times a second; its
+/// error ends the copy.
 pub fn copy(
     source: &Source<'_>,
+    packs: &PackWriter,
     sink: &mut Sink,
     watch: &mut dyn FnMut() -> Result<()>,
-) -> Result<Vec<Skipped>> {
+) -> Result<CopiedFiles> {
     let jobs = source.jobs.get();
     thread::scope(|scope| {
-        let (recycle, recycled) = bounded(jobs + AHEAD);
-        for _ in 0..jobs + AHEAD {
-            send(&recycle, Vec::new())?;
-        }
+        let (permit, permits) = bounded(PERMITS * jobs);
+        (0..PERMITS * jobs).try_for_each(|_| send(&permit, ()))?;
         let (plan, planned) = bounded(jobs);
-        let (report, results) = bounded(jobs + AHEAD);
-        let walker = spawn(scope, "walk", move || walk(source, &recycled, &plan))?;
+        let (report, results) = bounded(jobs);
+        let walker = spawn(scope, "walk", move || walk(source, &permits, &plan))?;
         spawn(scope, "measure", || measure(source))?;
+        let mut workers = Vec::with_capacity(jobs);
         for _ in 0..jobs {
-            let (planned, report) = (planned.clone(), report.clone());
-            spawn(scope, "copy", move || work(source.reading, &planned, &report))?;
+            let (planned, report, packs) = (planned.clone(), report.clone(), packs.sibling());
+            workers.push(spawn(scope, "copy", move || work(source.reading, packs, &planned, &report))?);
         }
         drop((planned, report));
-        let written = write(&results, &recycle, sink, watch);
+        let written = write(&results, &permit, sink, watch);
         // Wakes those who wait for the throttle or measure; closing the channels wakes the others.
         source.reading.stop.set();
-        drop((results, recycle));
-        let walked = walker.join().map_err(|_| Error::bug("the walk panicked"))?;
-        // When writing failed, the walk failed too, for lack of a receiver.
-        written.and(walked)
+        drop((results, permit));
+        let panicked = |_| Error::bug("a thread of the copy panicked");
+        let walked = walker.join().map_err(panicked)?;
+        let packs =
+            workers.into_iter().map(|worker| worker.join().map_err(panicked)).collect::<Result<_>>()?;
+        // When writing failed, the walk failed too, for lack of a receiver: the cause counts.
+        written?;
+        Ok(CopiedFiles { packs, skipped: walked? })
     })
 }
 
@@ -103,7 +111,12 @@ fn spawn<'scope, T: Send + 'scope>(
 }
 
 fn send<T>(to: &Sender<T>, item: T) -> Result<()> {
-    to.send(item).map_err(|_| Error::transient("the copy was given up"))
+    to.send(item).map_err(|_| given_up())
+}
+
+/// Somebody else failed, and says why.
+fn given_up() -> Error {
+    Error::transient("the copy was given up")
 }
 
 /// Adds up the sizes of all files, so that progress can tell a share. Whoever copies does not wait for it.
@@ -121,12 +134,12 @@ fn measure(source: &Source<'_>) {
     }
 }
 
-/// Plans units, each as soon as there is memory for its frame.
-fn walk(source: &Source<'_>, recycled: &Receiver<Vec<u8>>, plan: &Sender<Job>) -> Result<Vec<Skipped>> {
+/// Plans units, each as soon as there is a permit for it.
+fn walk(source: &Source<'_>, permits: &Receiver<()>, plan: &Sender<Unit>) -> Result<Vec<Skipped>> {
     let mut skipped = Vec::new();
     let mut planner = Planner::new(|unit| {
-        let recycled = recycled.recv().map_err(|_| Error::transient("the copy was given up"))?;
-        send(plan, Job { unit, recycled })
+        permits.recv().map_err(|_| given_up())?;
+        send(plan, unit)
     });
     let pg_control = ControlFile::path(Path::new(""));
     source.data_dir.walk(&mut |found| match found.kind {
@@ -153,29 +166,33 @@ fn attributes(found: &Found) -> Result<Attributes> {
     Ok(Attributes { path: MapPath::data(&found.path)?, mode, mtime: found.modified })
 }
 
-/// One worker: ends when there is nothing left to read, or nobody to read it for.
-fn work(reading: &Reading<'_>, planned: &Receiver<Job>, report: &Sender<Result<ReadUnit>>) {
-    let mut reader = match UnitReader::new(reading) {
-        Ok(reader) => reader,
-        Err(error) => {
-            // Nobody is left to tell if this fails.
-            drop(report.send(Err(error)));
-            return;
+/// One worker: ends when there is nothing left to read, or nobody to read it for. Its packs are worth
+/// something only when nobody failed.
+fn work(
+    reading: &Reading<'_>,
+    mut packs: PackWriter,
+    planned: &Receiver<Unit>,
+    report: &Sender<Result<ReadUnit>>,
+) -> PackWriter {
+    let failed = UnitReader::new(reading).and_then(|mut reader| {
+        for unit in planned {
+            send(report, Ok(reader.read(unit, &mut packs)?))?;
+            // Now that nobody waits for this worker.
+            packs.rotate()?;
         }
-    };
-    for job in planned {
-        let read = reader.read(job.unit, job.recycled);
-        let failed = read.is_err();
-        if report.send(read).is_err() || failed {
-            return;
-        }
+        Ok(())
+    });
+    if let Err(error) = failed {
+        // If nobody is left to hear it, somebody else's failure was first.
+        drop(report.send(Err(error)));
     }
+    packs
 }
 
 /// Writes the results as they come, until all workers have ended.
 fn write(
     results: &Receiver<Result<ReadUnit>>,
-    recycle: &Sender<Vec<u8>>,
+    permit: &Sender<()>,
     sink: &mut Sink,
     watch: &mut dyn FnMut() -> Result<()>,
 ) -> Result<()> {
@@ -183,10 +200,9 @@ fn write(
     loop {
         match results.recv_timeout(WATCH) {
             Ok(unit) => {
-                for buffer in sink.accept(unit?)? {
-                    // The walker is gone once it has planned everything.
-                    drop(recycle.send(buffer));
-                }
+                let written = sink.accept(unit?)?;
+                // A walker that has planned everything is gone, and needs no permits.
+                (0..written).all(|_| permit.try_send(()).is_ok());
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -197,3 +213,6 @@ fn write(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

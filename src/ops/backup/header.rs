@@ -2,8 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::archive::Needed;
-use super::locale;
+use super::report::page;
 use super::server::Server;
 use super::session::Stopped;
 use super::sink::Suspects;
@@ -11,12 +10,11 @@ use crate::error::{Error, Result};
 use crate::host;
 use crate::pg::client::Client;
 use crate::pg::datadir::{DataDir, Tablespace as Linked};
-use crate::pg::lsn::Lsn;
-use crate::pg::names::SegmentName;
+use crate::pg::lsn::{Lsn, Timeline};
 use crate::pg::oid::Oid;
 use crate::repo::backup::{
-    BackupHeader, CheckpointMode, DAMAGED_PAGES_NAMED, DamagedPage, DamagedPages, FORMAT, Start, Stop,
-    Tablespace, Totals, VERSION,
+    BackupHeader, CheckpointMode, DAMAGED_PAGES_NAMED, DamagedPage, DamagedPages, FORMAT, Locale, Start,
+    Stop, Tablespace, Totals, VERSION,
 };
 use crate::repo::escape::StoredPath;
 use crate::repo::layout::{Id, Name};
@@ -30,8 +28,11 @@ pub struct Facts<'a> {
     pub run: Id,
     pub checkpoint: CheckpointMode,
     pub start_time: Timestamp,
-    pub needed: Needed,
-    pub data_dir: &'a DataDir,
+    pub stopped: Stopped,
+    pub consistent_lsn: Lsn,
+    pub stop_timeline: Timeline,
+    pub tablespaces: Vec<Tablespace>,
+    pub locale: Locale,
     pub map: MapSummary,
     pub packs: Vec<PackSummary>,
     pub damaged_pages: DamagedPages,
@@ -39,12 +40,12 @@ pub struct Facts<'a> {
     pub warnings: Vec<String>,
 }
 
-/// Puts the header together. Asks the server for what it has not been asked yet: names and locales.
-pub fn build(facts: Facts<'_>, stopped: &mut Stopped) -> Result<BackupHeader> {
-    let (server, needed) = (facts.server, facts.needed);
+/// Puts the header together.
+pub fn build(facts: Facts<'_>) -> BackupHeader {
+    let (server, stopped) = (facts.server, facts.stopped);
     let control = &server.control;
-    let timeline = stopped.label.start_timeline;
-    Ok(BackupHeader {
+    let start = &stopped.label;
+    BackupHeader {
         format: FORMAT.to_string(),
         version: VERSION,
         label: facts.label.clone(),
@@ -52,37 +53,37 @@ pub fn build(facts: Facts<'_>, stopped: &mut Stopped) -> Result<BackupHeader> {
         system_id: control.system_id,
         server: server.version.clone(),
         start: Start {
-            lsn: needed.start,
-            timeline,
+            lsn: start.start,
+            timeline: start.start_timeline,
             time: facts.start_time,
-            redo_segment: SegmentName::containing(timeline, needed.start, control.segment_size),
+            redo_segment: start.start_segment,
         },
-        stop: Stop { lsn: stopped.lsn, timeline: needed.timeline, time: stopped.time },
-        consistent_lsn: needed.end,
+        stop: Stop { lsn: stopped.lsn, timeline: facts.stop_timeline, time: stopped.time },
+        consistent_lsn: facts.consistent_lsn,
         from_standby: server.in_recovery,
         checkpoint: facts.checkpoint,
-        tablespaces: tablespaces(facts.data_dir, &mut stopped.client)?,
+        tablespaces: facts.tablespaces,
         segment_size: control.segment_size,
         block_size: control.block_size,
         blocks_per_file: control.blocks_per_file,
         data_checksums: control.has_checksums(),
         damaged_pages: facts.damaged_pages,
-        backup_label: stopped.label_text.clone(),
-        tablespace_map: stopped.tablespace_map.clone(),
+        backup_label: stopped.label_text,
+        tablespace_map: stopped.tablespace_map,
         map: facts.map,
         packs: facts.packs,
         predecessor: None,
         settings: server.kept_settings(),
-        locale: locale::look(&mut stopped.client)?,
+        locale: facts.locale,
         host: host::name(),
         pgark: env!("CARGO_PKG_VERSION").to_string(),
         totals: facts.totals,
         warnings: facts.warnings,
-    })
+    }
 }
 
 /// The tablespaces outside the data directory.
-fn tablespaces(data_dir: &DataDir, client: &mut Client) -> Result<Vec<Tablespace>> {
+pub fn tablespaces(data_dir: &DataDir, client: &mut Client) -> Result<Vec<Tablespace>> {
     let mut named = Vec::new();
     for Linked { oid, location } in data_dir.tablespaces() {
         let Some(location) = location else { continue };
@@ -105,6 +106,7 @@ pub fn damaged_pages(suspects: &Suspects, start: Lsn, stop: Lsn) -> DamagedPages
     let named = |(path, page): &(crate::repo::map::MapPath, super::pages::BadPage)| DamagedPage {
         path: StoredPath(path.as_path().to_path_buf()),
         block: page.block,
+        relation: None,
     };
     let all: Vec<DamagedPage> = damaged.map(named).collect();
     // Beyond the limit nothing is known but their number, and with so many there is no doubt.
@@ -115,9 +117,7 @@ pub fn damaged_pages(suspects: &Suspects, start: Lsn, stop: Lsn) -> DamagedPages
 
 /// For who wants no backup of a damaged cluster.
 pub fn refuse_damage(pages: &DamagedPages) -> Error {
-    let first = pages.first.first().map_or(String::new(), |page| {
-        format!(", the first in block {} of {}", page.block, page.path.as_path().display())
-    });
+    let first = pages.first.first().map_or(String::new(), |first| format!(", the first is {}", page(first)));
     Error::corrupt(format!("made no backup: {} pages of the cluster are damaged{first}", pages.count))
         .with_hint("without --fail-on-damaged-pages the backup is made, and they are reported")
 }

@@ -13,7 +13,9 @@ mod locale;
 mod pages;
 mod publish;
 mod read;
+mod relations;
 mod report;
+mod same_host;
 mod server;
 mod session;
 mod sink;
@@ -33,14 +35,14 @@ use crate::pg::conninfo::{ConnRequest, ConnSettings, Environment};
 use crate::pg::control::ControlFile;
 use crate::pg::datadir::DataDir;
 use crate::progress::{self, Display, Progress};
-use crate::repo::backup::{CheckpointMode, Totals};
+use crate::repo::backup::{BackupHeader, CheckpointMode, DamagedPages, Totals};
 use crate::repo::layout::{Id, Name};
 use crate::repo::lease::{Lease, LeaseKind};
 use crate::repo::map::MapWriter;
 use crate::repo::pack::PackWriter;
 use crate::repo::{Cluster, ClusterHeader, Repository, sweep};
 use archive::{Archive, Needed};
-use copy::{ConfigFile, Skipped, Source};
+use copy::{ConfigFile, CopiedFiles, Skipped, Source};
 use header::Facts;
 use pages::PageChecks;
 use publish::Unpublished;
@@ -122,7 +124,7 @@ struct Run<'a> {
 
 /// What came of the copy.
 struct Copied {
-    packs: PackWriter,
+    packs: Vec<PackWriter>,
     map: MapWriter,
     control: ControlFile,
     pages: Suspects,
@@ -165,7 +167,7 @@ impl Run<'_> {
     }
 
     /// From the server's backup mode to the header.
-    fn back_up(&self, client: Client, lease: &Lease) -> Result<crate::repo::backup::BackupHeader> {
+    fn back_up(&self, client: Client, lease: &Lease) -> Result<BackupHeader> {
         self.tell_about_checkpoint();
         let (label, checkpoint) = (&self.label, self.request.checkpoint);
         let mut mode = BackupMode::start(client, &self.settings, label, checkpoint, &self.interrupt)?;
@@ -173,40 +175,61 @@ impl Run<'_> {
         let config_files = config_files::outside(&self.server)?;
         let copied = self.copy(&data_dir, &config_files, &mut mode, lease.run())?;
         let copy_seconds = Totals::seconds(self.started.elapsed());
-        let (start_time, mut stopped) = (mode.start_time, mode.stop()?);
-        let damaged_pages = header::damaged_pages(&copied.pages, stopped.label.start, stopped.lsn);
-        if self.request.fail_on_damage && damaged_pages.count > 0 {
-            return Err(header::refuse_damage(&damaged_pages));
-        }
+        let start_time = mode.start_time;
+        let (stopped, mut client) = mode.stop()?;
+        let damaged_pages = self.damaged_pages(&copied.pages, &stopped, &mut client)?;
+        let tablespaces = header::tablespaces(&data_dir, &mut client)?;
+        let locale = locale::look(&mut client)?;
+        // All is asked. What takes long now must not depend on a session.
+        drop(client);
         let needed = self.needed(&copied.control, &stopped)?;
-        let (unpublished, map) = Unpublished::finish(&self.cluster, &self.label, copied.packs, copied.map)?;
+        let (unpublished, map) = Unpublished::finish(&self.cluster, label, copied.packs, copied.map)?;
         let waiting = Instant::now();
-        self.archive().wait(&needed, self.server.in_recovery)?;
+        let stop_timeline = self.archive().wait(&needed, self.server.in_recovery)?;
         let stored_bytes = map.size + unpublished.packs().iter().map(|pack| pack.size).sum::<u64>();
-        let header = header::build(
-            Facts {
-                server: &self.server,
-                label: &self.label,
-                run: lease.run(),
-                checkpoint: self.request.checkpoint,
-                start_time,
-                needed,
-                data_dir: &data_dir,
-                packs: unpublished.packs().to_vec(),
-                damaged_pages,
-                warnings: warnings(&copied.skipped, &config_files),
-                totals: Totals {
-                    raw_bytes: map.raw_bytes,
-                    stored_bytes,
-                    copy_seconds,
-                    wal_wait_seconds: Totals::seconds(waiting.elapsed()),
-                },
-                map,
+        let header = header::build(Facts {
+            server: &self.server,
+            label,
+            run: lease.run(),
+            checkpoint,
+            start_time,
+            stopped,
+            consistent_lsn: needed.end,
+            stop_timeline,
+            tablespaces,
+            locale,
+            packs: unpublished.packs().to_vec(),
+            damaged_pages,
+            warnings: warnings(&copied.skipped, &config_files),
+            totals: Totals {
+                raw_bytes: map.raw_bytes,
+                stored_bytes,
+                copy_seconds,
+                wal_wait_seconds: Totals::seconds(waiting.elapsed()),
             },
-            &mut stopped,
-        )?;
+            map,
+        });
         unpublished.publish(&header, lease)?;
         Ok(header)
+    }
+
+    /// The damaged pages with the names of their relations; an error if nobody wants such a backup.
+    fn damaged_pages(
+        &self,
+        suspects: &Suspects,
+        stopped: &Stopped,
+        client: &mut Client,
+    ) -> Result<DamagedPages> {
+        let mut pages = header::damaged_pages(suspects, stopped.label.start, stopped.lsn);
+        if pages.count == 0 {
+            return Ok(pages);
+        }
+        relations::name(&mut pages, client, &self.settings, self.server.major());
+        if self.request.fail_on_damage {
+            return Err(header::refuse_damage(&pages));
+        }
+        tracing::warn!("{}", report::damage(&pages));
+        Ok(pages)
     }
 
     fn tell_about_checkpoint(&self) {
@@ -229,20 +252,22 @@ impl Run<'_> {
     ) -> Result<Copied> {
         let progress = Progress::start(self.request.display, "copying");
         let reading = self.reading(&progress);
-        let mut sink = Sink::start(&self.cluster, run)?;
+        let mut sink = Sink::start(&self.cluster)?;
+        let writer = PackWriter::new(&self.cluster, run);
         let jobs = self.request.jobs.unwrap_or(self.config.backup.jobs);
         let source = Source { data_dir, config: config_files, reading: &reading, jobs };
-        let skipped = copy::copy(&source, &mut sink, &mut || {
+        let copied = copy::copy(&source, &writer, &mut sink, &mut || {
             progress.tick();
             self.interrupt.check()?;
             mode.check()
         });
         progress.finish();
-        let skipped = skipped?;
+        let CopiedFiles { mut packs, skipped } = copied?;
         let pages = std::mem::take(&mut sink.pages);
         tracing::info!("{} files vanished while they were copied", sink.vanished);
-        let (mut packs, mut map) = sink.into_writers()?;
-        let control = control::copy(&self.server, self.config.compression_level, &mut packs, &mut map)?;
+        let mut map = sink.into_map()?;
+        let first = packs.first_mut().ok_or_else(|| Error::bug("a copy without packs"))?;
+        let control = control::copy(&self.server, self.config.compression_level, first, &mut map)?;
         Ok(Copied { packs, map, control, pages, skipped })
     }
 

@@ -3,7 +3,9 @@
 //! Invariant: whatever fails before the header, nothing of this run stays in the repository; what a killed
 //! run leaves, the next one sweeps.
 
-use crate::error::Result;
+use std::thread;
+
+use crate::error::{Error, Result};
 use crate::repo::Cluster;
 use crate::repo::backup::{self, BackupHeader};
 use crate::repo::layout::Name;
@@ -21,16 +23,26 @@ pub struct Unpublished<'a> {
 }
 
 impl<'a> Unpublished<'a> {
-    /// Makes packs and map durable.
+    /// Makes packs and map durable, all packs at once.
     pub fn finish(
         cluster: &'a Cluster,
         label: &'a Name,
-        packs: PackWriter,
+        packs: Vec<PackWriter>,
         map: MapWriter,
     ) -> Result<(Self, MapSummary)> {
-        let mut packs = packs.finish()?;
-        packs.sort_by_key(|pack| pack.id);
-        let mut unpublished = Self { cluster, label, packs, map: None };
+        let mut unpublished = Self { cluster, label, packs: Vec::new(), map: None };
+        let finished: Vec<Result<Vec<PackSummary>>> = thread::scope(|scope| {
+            let finishing: Vec<_> = packs.into_iter().map(|packs| scope.spawn(|| packs.finish())).collect();
+            let panicked = |_| Err(Error::bug("a thread panicked"));
+            finishing.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
+        });
+        // Those that succeeded are ours to remove if another failed.
+        let failed =
+            finished.into_iter().filter_map(|packs| packs.map(|packs| unpublished.packs.extend(packs)).err());
+        if let Some(error) = failed.last() {
+            return Err(error);
+        }
+        unpublished.packs.sort_by_key(|pack| pack.id);
         let map = map.finish(label)?;
         unpublished.map = Some(map.clone());
         Ok((unpublished, map))

@@ -1,5 +1,5 @@
 //! Reading a unit: what a worker does. Opens each file, reads it up to the size that it was listed with,
-//! checks its pages, finds zeros, digests slices, and compresses all of it into one frame.
+//! checks its pages, finds zeros, digests slices, and compresses all of it into one frame of its own pack.
 //!
 //! The server goes on writing. Why none of this hurts (sendFile in basebackup.c): a file that vanished was
 //! dropped after the backup began, and replay drops it again; what a file lacks at its end was truncated,
@@ -19,13 +19,14 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use super::pages::{BadPage, PageChecks};
 use super::throttle::Throttle;
 use super::units::{Piece, Step, Unit};
-use crate::error::{IoContext, Result};
+use crate::error::{Error, IoContext, Result};
 use crate::interrupt::Interrupt;
 use crate::pg::page::BlockNumber;
 use crate::pipe::digest::SliceDigest;
-use crate::pipe::frame::{Compressor, FRAME_SIZE, Frame};
+use crate::pipe::frame::{Compressor, FRAME_SIZE};
 use crate::progress::Progress;
 use crate::repo::map::{Attributes, MapPath, Root, SLICE_SIZE};
+use crate::repo::pack::{FrameLocation, PackWriter};
 
 /// What all workers of a run share.
 pub struct Reading<'a> {
@@ -44,7 +45,7 @@ pub struct ReadUnit {
     pub number: u64,
     pub steps: Vec<ReadStep>,
     /// None when nothing but zeros was read.
-    pub frame: Option<Frame>,
+    pub frame: Option<FrameLocation>,
 }
 
 pub enum ReadStep {
@@ -62,7 +63,7 @@ pub struct ReadPiece {
     pub bad_pages: Vec<BadPage>,
 }
 
-/// A slice whose place in the pack is not known yet.
+/// A slice as it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// Bytes of the unit's frame.
@@ -83,16 +84,18 @@ pub struct UnitReader<'a> {
     /// What goes into the frame, up to `filled`.
     raw: Vec<u8>,
     filled: usize,
+    /// Memory for the next frame.
+    recycled: Vec<u8>,
 }
 
 impl<'a> UnitReader<'a> {
     pub fn new(reading: &'a Reading<'a>) -> Result<Self> {
         let compressor = Compressor::new(reading.level)?;
-        Ok(Self { reading, compressor, raw: vec![0; FRAME_SIZE], filled: 0 })
+        Ok(Self { reading, compressor, raw: vec![0; FRAME_SIZE], filled: 0, recycled: Vec::new() })
     }
 
-    /// Reads a unit. `recycled` is memory for the frame.
-    pub fn read(&mut self, unit: Unit, recycled: Vec<u8>) -> Result<ReadUnit> {
+    /// Reads a unit and appends its frame to `packs`.
+    pub fn read(&mut self, unit: Unit, packs: &mut PackWriter) -> Result<ReadUnit> {
         self.filled = 0;
         let mut steps = Vec::with_capacity(unit.steps.len());
         for step in unit.steps {
@@ -101,9 +104,18 @@ impl<'a> UnitReader<'a> {
                 Step::File(piece) => ReadStep::File(self.read_piece(piece)?),
             });
         }
-        let raw = self.raw.get(..self.filled).unwrap_or_default();
-        let frame = if raw.is_empty() { None } else { Some(self.compressor.compress(raw, recycled)?) };
-        Ok(ReadUnit { number: unit.number, steps, frame })
+        Ok(ReadUnit { number: unit.number, steps, frame: self.store(packs)? })
+    }
+
+    fn store(&mut self, packs: &mut PackWriter) -> Result<Option<FrameLocation>> {
+        let (raw, _) = self.raw.split_at(self.filled);
+        if raw.is_empty() {
+            return Ok(None);
+        }
+        let frame = self.compressor.compress(raw, std::mem::take(&mut self.recycled))?;
+        let location = packs.append(&frame)?;
+        self.recycled = frame.stored;
+        Ok(Some(location))
     }
 
     fn read_piece(&mut self, piece: Piece) -> Result<ReadPiece> {
@@ -146,11 +158,10 @@ impl<'a> UnitReader<'a> {
         block: Option<BlockNumber>,
         read: &mut ReadPiece,
     ) -> Result<u32> {
-        // The planner gives a unit no more than fits.
-        let room = self.raw.get_mut(self.filled..).unwrap_or_default();
-        let target = room.get_mut(..wanted as usize).unwrap_or_default();
+        let end = self.filled + wanted as usize;
+        let target = self.raw.get_mut(self.filled..end).ok_or_else(|| Error::bug("a unit is too large"))?;
         let got = read_clean(file, target, at).doing(|| format!("read {wanted} bytes at byte {at}"))?;
-        let bytes = target.get_mut(..got).unwrap_or_default();
+        let (bytes, _) = target.split_at_mut(got);
         if let (Some(checks), Some(block)) = (&self.reading.checks, block) {
             read.bad_pages.extend(checks.check(file, at, bytes, block)?);
         }
@@ -225,4 +236,97 @@ fn read_rest(file: &File, target: &mut [u8], offset: u64, mut have: usize) -> st
         }
     }
     Ok(have)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Display;
+    use crate::repo::fixture::Fixture;
+    use crate::repo::layout::Id;
+    use crate::repo::map::FileMode;
+    use crate::repo::pack::PackReader;
+    use jiff::Timestamp;
+
+    const MIB: usize = 1 << 20;
+
+    /// Reads files of which the listing said these sizes. Returns the pieces and the frame's raw bytes.
+    fn read(files: &[(&str, Option<&[u8]>, u32)]) -> (Vec<ReadPiece>, Option<Vec<u8>>) {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let progress = Progress::start(Display::Silent, "copying");
+        let reading = Reading {
+            data_directory: dir.path().to_path_buf(),
+            level: 1,
+            checks: None,
+            throttle: Throttle::new(None),
+            progress: &progress,
+            stop: Interrupt::default(),
+        };
+        let mut unit = Unit::default();
+        for (name, content, length) in files {
+            if let Some(content) = content {
+                std::fs::write(dir.path().join(name), content).expect("written");
+            }
+            let path = MapPath::data(name).expect("a path");
+            let attributes =
+                Attributes { path, mode: FileMode::from_st_mode(0o600), mtime: Timestamp::UNIX_EPOCH };
+            unit.steps.push(Step::File(Piece {
+                attributes,
+                at: 0,
+                length: *length,
+                size: u64::from(*length),
+            }));
+        }
+        let repo = Fixture::create();
+        let mut packs = PackWriter::new(&repo.cluster, Id::random().expect("random"));
+        let mut reader = UnitReader::new(&reading).expect("zstd");
+        // Twice: nothing of the first reading may be left in the second.
+        reader.read(unit.clone(), &mut packs).expect("read");
+        let unit = reader.read(unit, &mut packs).expect("read");
+        packs.finish().expect("durable");
+        let mut stored = PackReader::new(&repo.cluster).expect("zstd");
+        let frame = unit.frame.map(|location| stored.read_frame(&location).expect("whole").to_vec());
+        let pieces = unit.steps.into_iter().map(|step| match step {
+            ReadStep::File(piece) => piece,
+            ReadStep::Directory(_) => panic!("there is none"),
+        });
+        (pieces.collect(), frame)
+    }
+
+    fn data(offset: usize, bytes: &[u8]) -> Cut {
+        Cut::Data { offset: offset as u32, length: bytes.len() as u32, digest: SliceDigest::of(bytes) }
+    }
+
+    #[test]
+    fn slices_follow_one_another_in_the_frame_and_zeros_take_no_room() {
+        let large = [vec![0; MIB], vec![2; 5]].concat();
+        let (pieces, frame) =
+            read(&[("a", Some(b"abc"), 3), ("b", Some(&large), MIB as u32 + 5), ("c", Some(b"c"), 1)]);
+        assert_eq!(pieces[0].cuts, [data(0, b"abc")]);
+        assert_eq!(pieces[1].cuts, [Cut::Zeros { length: MIB as u32 }, data(3, &[2; 5])]);
+        assert_eq!(pieces[2].cuts, [data(8, b"c")]);
+        assert_eq!(frame, Some([b"abc", &[2; 5][..], b"c"].concat()));
+    }
+
+    #[test]
+    fn nothing_but_zeros_makes_no_frame() {
+        let (pieces, frame) = read(&[("a", Some(&[0; 9000]), 9000), ("b", Some(b""), 0)]);
+        assert_eq!(pieces[0].cuts, [Cut::Zeros { length: 9000 }]);
+        assert_eq!((pieces[1].cuts.len(), pieces[1].gone, frame), (0, false, None));
+    }
+
+    #[test]
+    fn a_file_that_grew_is_read_up_to_its_listed_size_and_one_that_shrank_to_its_end() {
+        let content = vec![7; MIB + 100];
+        let listed = MIB as u32 + 200_000;
+        let (pieces, _) = read(&[("grown", Some(b"abcdef"), 3), ("shrunk", Some(&content), listed)]);
+        assert_eq!(pieces[0].cuts, [data(0, b"abc")]);
+        assert_eq!(pieces[1].cuts, [data(3, &content[..MIB]), data(3 + MIB, &content[MIB..])]);
+    }
+
+    #[test]
+    fn a_file_that_vanished_is_gone() {
+        let (pieces, frame) = read(&[("gone", None, 100), ("empty and gone", None, 0)]);
+        assert!(pieces[0].gone && !pieces[1].gone && frame.is_none());
+    }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::ident::Name;
-use crate::repo::backup::{BackupHeader, DamagedPages};
+use crate::repo::backup::{BackupHeader, DamagedPage, DamagedPages};
 
 /// Damaged pages that the text names.
 const NAMED: usize = 10;
@@ -95,18 +95,26 @@ impl fmt::Display for Report {
             summary.ratio
         )?;
         write!(f, "  copied in {} s, waited {} s for WAL", summary.copy_seconds, summary.wal_wait_seconds)?;
-        damage(f, &summary.damaged_pages)
+        match damage(&summary.damaged_pages).as_str() {
+            "" => Ok(()),
+            damage => write!(f, "\n  {damage}"),
+        }
     }
 }
 
-fn damage(f: &mut fmt::Formatter<'_>, pages: &DamagedPages) -> fmt::Result {
+/// The damaged pages in a sentence; nothing if there are none.
+pub fn damage(pages: &DamagedPages) -> String {
     if pages.count == 0 {
-        return Ok(());
+        return String::new();
     }
-    write!(f, "\n  DAMAGED PAGES: {}", pages.count)?;
-    for page in pages.first.iter().take(NAMED) {
-        write!(f, "\n    block {} of {}", page.block, page.path.as_path().display())?;
-    }
+    let named: Vec<String> = pages.first.iter().take(NAMED).map(page).collect();
     let more = pages.count.saturating_sub(NAMED as u64);
-    if more > 0 { write!(f, "\n    and {more} more") } else { Ok(()) }
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    format!("DAMAGED PAGES: {}: {}{more}", pages.count, named.join(", "))
+}
+
+/// "block 3 of base/5/16384 (accounts)"
+pub fn page(page: &DamagedPage) -> String {
+    let relation = page.relation.as_ref().map_or(String::new(), |relation| format!(" ({relation})"));
+    format!("block {} of {}{relation}", page.block, page.path.as_path().display())
 }

@@ -4,18 +4,18 @@
 //! which a backup is impossible. Nothing is changed and nothing is written here.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::same_host;
 use crate::error::{Error, Result};
 use crate::host;
 use crate::pg::client::Client;
 use crate::pg::control::ControlFile;
-use crate::pg::lsn::SystemId;
 use crate::pg::version::PgMajor;
 use crate::repo::backup::{self, SETTINGS};
 
 /// What is asked besides [`SETTINGS`], to decide whether archiving works.
-const ARCHIVING: [&str; 4] = ["archive_mode", "archive_command", "archive_library", "full_page_writes"];
+const ARCHIVING: [&str; 3] = ["archive_mode", "archive_command", "archive_library"];
 
 /// A server that answered.
 pub struct Server {
@@ -33,13 +33,9 @@ impl Server {
         check_privileges(client, major)?;
         let settings = settings(client)?;
         let data_directory = PathBuf::from(needed(&settings, "data_directory")?);
-        let row = client.query_one(
-            "select version(), pg_is_in_recovery(), (select system_identifier::text from pg_control_system())",
-            &[],
-        )?;
-        let system_id: String = row.get(2)?;
-        let control = read_control(&data_directory, system_id.parse()?)?;
+        let control = same_host::read_control(client, &data_directory)?;
         host::refuse_foreign_root(&data_directory)?;
+        let row = client.query_one("select version(), pg_is_in_recovery()", &[])?;
         let version = backup::Server { version: row.get(0)?, version_num: client.version_num(), major };
         let server = Self { version, data_directory, control, in_recovery: row.get(1)?, settings };
         server.check_wal_level()?;
@@ -114,28 +110,4 @@ fn check_privileges(client: &mut Client, major: PgMajor) -> Result<()> {
              grant execute on function {start}, {stop}, pg_switch_wal() to \"{user}\""
         ),
     ))
-}
-
-/// The control file of the data directory on this host, if it is this server's.
-fn read_control(data_directory: &Path, system_id: SystemId) -> Result<ControlFile> {
-    let elsewhere = |found: String| {
-        Error::configuration(format!(
-            "could not back up: the server says that its data directory is {}, {found}",
-            data_directory.display()
-        ))
-        .with_hint(
-            "basebackup reads the files itself: run it on the database host, or check PGHOST and PGPORT",
-        )
-    };
-    if !ControlFile::path(data_directory).try_exists().unwrap_or(true) {
-        return Err(elsewhere("but there is none here".to_string()));
-    }
-    let control = ControlFile::read(data_directory)?;
-    if control.system_id == system_id {
-        return Ok(control);
-    }
-    Err(elsewhere(format!(
-        "but the one here has system identifier {}, and the server's is {system_id}",
-        control.system_id
-    )))
 }

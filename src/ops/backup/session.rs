@@ -43,8 +43,6 @@ pub struct Stopped {
     /// The file backup_label.
     pub label_text: String,
     pub tablespace_map: String,
-    /// Still open.
-    pub client: Client,
 }
 
 impl BackupMode {
@@ -86,8 +84,9 @@ impl BackupMode {
         Ok(())
     }
 
-    /// Ends, without waiting for the archive: that has a limit of its own (`archive`).
-    pub fn stop(mut self) -> Result<Stopped> {
+    /// Ends, without waiting for the archive: that has a limit of its own (`archive`). The session is still
+    /// open then.
+    pub fn stop(mut self) -> Result<(Stopped, Client)> {
         let function =
             if self.major.number() >= 15 { "pg_backup_stop(false)" } else { "pg_stop_backup(false, false)" };
         let sql = format!("select lsn::text, labelfile, spcmapfile, {NOW} from {function}");
@@ -103,14 +102,14 @@ impl BackupMode {
             )));
         }
         let tablespace_map: Option<String> = row.get(2)?;
-        Ok(Stopped {
+        let stopped = Stopped {
             lsn,
             time: parse_time(time)?,
             label,
             label_text,
             tablespace_map: tablespace_map.unwrap_or_default(),
-            client: self.client,
-        })
+        };
+        Ok((stopped, self.client))
     }
 }
 

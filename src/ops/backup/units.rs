@@ -144,15 +144,15 @@ mod tests {
         units.iter().map(|unit| unit.steps.iter().map(length).collect()).collect()
     }
 
-    const MIB: u32 = 1 << 20;
-
     #[test]
     fn small_files_share_a_unit_and_large_ones_are_cut_at_slices() {
         assert_eq!(lengths(&planned(&[])), Vec::<Vec<u32>>::new());
         assert_eq!(lengths(&planned(&[8192, 0, 100])), [vec![8192, 0, 100]]);
-        let units = planned(&[8192, 6 * u64::from(MIB) + 5, u64::from(MIB)]);
-        assert_eq!(lengths(&units), [vec![8192, 3 * MIB], vec![3 * MIB + 5], vec![MIB]]);
-        assert_eq!(lengths(&planned(&[4 * u64::from(MIB), 1])), [vec![4 * MIB], vec![1]]);
+        let (slice, unit) = (SLICE_SIZE, FRAME_SIZE as u32);
+        let units = planned(&[8192, u64::from(2 * unit + 5), u64::from(slice)]);
+        let expected = [vec![8192, unit - slice], vec![unit], vec![slice + 5], vec![slice]];
+        assert_eq!(lengths(&units), expected);
+        assert_eq!(lengths(&planned(&[u64::from(unit), 1])), [vec![unit], vec![1]]);
     }
 
     #[test]
