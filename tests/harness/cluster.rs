@@ -88,7 +88,8 @@ impl Cluster {
             String::from_utf8_lossy(&output.stdout).trim().to_owned()
         };
         let socket_dirs = ask("unix_socket_directories");
-        let socket_dir = socket_dirs.split(',').next().expect("one part at least").trim();
+        // A list whose parts may be quoted (varlena.c, SplitDirectoriesString).
+        let socket_dir = socket_dirs.split(',').next().expect("one part at least").trim().trim_matches('"');
         Self::over(data_dir, ask("port").parse().expect("a port"), PathBuf::from(socket_dir), None)
     }
 
