@@ -14,7 +14,7 @@ use std::ops::{ControlFlow, RangeInclusive};
 
 use super::target::{Aim, Target};
 use super::window;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ident::Name;
 use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::{Lsn, SegmentSize, Timeline};
@@ -66,7 +66,7 @@ pub type Visit<'a> = dyn FnMut(u64, SegmentFacts) -> Result<ControlFlow<()>> + '
 pub enum Stop {
     /// As soon as the backup is consistent.
     Consistent,
-    /// At the first record from an LSN on.
+    /// At the first record from an LSN on: this one.
     Lsn(Lsn),
     /// At this record, which the target matches.
     At(Landmark),
@@ -138,7 +138,7 @@ pub fn choose<A: Archive>(
     aim: &Aim,
     now: Timestamp,
 ) -> Result<Choice> {
-    let refuse = |cause: String| window::refuse(archive, histories, backups, aim, cause);
+    let refuse = |cause: String| window::refuse(archive, histories, backups, aim, Error::not_found(cause));
     if let Target::Time(time) = aim.target
         && time > now
     {
@@ -148,7 +148,14 @@ pub fn choose<A: Archive>(
     for path in paths(archive, histories, aim)? {
         let chooser = Chooser { archive, path, backups, aim };
         let first = cause.is_none();
-        match chooser.verdict()? {
+        let verdict = match chooser.verdict() {
+            // A damaged segment is like a missing one: what lies before it can be reached.
+            Err(error) if error.kind() == Kind::Corrupt => {
+                return window::refuse(archive, histories, backups, aim, error);
+            }
+            verdict => verdict?,
+        };
+        match verdict {
             Verdict::Chosen(choice) if first || !matches!(choice.stop, Stop::End { .. }) => {
                 return Ok(choice.on_its_own_timeline(archive.segment_size(), histories, aim));
             }
@@ -262,7 +269,7 @@ impl<A: Archive> Chooser<'_, A> {
     fn locate(&self, backup: &Candidate, from: u64, end: u64, scanned: &mut Scanned) -> Result<Located> {
         match &self.aim.target {
             Target::Latest => Ok(Located::Behind),
-            Target::Immediate => match self.record_from(backup.consistent, Stop::Consistent, end)? {
+            Target::Immediate => match self.record_from(backup.consistent, end, |_| Stop::Consistent)? {
                 Located::At(stop, last) => Ok(Located::At(stop, last)),
                 _ => Ok(Located::At(self.end(from..=end)?, end)),
             },
@@ -273,7 +280,7 @@ impl<A: Archive> Chooser<'_, A> {
                     None => Ok(Located::NotFound),
                 }
             }
-            Target::Lsn(lsn) => self.record_from(*lsn, Stop::Lsn(*lsn), end),
+            Target::Lsn(lsn) => self.record_from(*lsn, end, Stop::Lsn),
             Target::Time(time) if *time < backup.stop_time => Ok(Located::Before),
             Target::Time(time) => {
                 let sought = Sought::EndedAfter { time: *time, or_at: !self.aim.inclusive };
@@ -287,21 +294,30 @@ impl<A: Archive> Chooser<'_, A> {
     }
 
     /// PostgreSQL stops at the first record that begins at or behind `lsn`: that one must be there.
-    fn record_from(&self, lsn: Lsn, stop: Stop, end: u64) -> Result<Located> {
+    fn record_from(&self, lsn: Lsn, end: u64, stop: impl Fn(Lsn) -> Stop) -> Result<Located> {
         let first = self.archive.segment_size().segment_of(lsn);
-        let mut unfinished = false;
+        let mut unfinished = None;
         let mut found = None;
         self.archive.facts(self.path, first..=end, &mut |segment, facts| {
             // A record that an earlier segment left unfinished is whole when another one follows it.
-            let whole = facts.last_lsn.is_some_and(|last| last >= lsn);
-            if whole || (unfinished && facts.first_lsn.is_some()) {
-                found = Some(segment);
-                return Ok(ControlFlow::Break(()));
+            if let Some(record) = unfinished.filter(|_| facts.first_lsn.is_some()) {
+                found = Some((segment, Some(record)));
+            } else if facts.last_lsn.is_some_and(|last| last >= lsn) {
+                found = Some((segment, None));
             }
-            unfinished |= facts.unfinished.is_some_and(|record| record.lsn >= lsn);
-            Ok(ControlFlow::Continue(()))
+            let here = facts.unfinished.map(|record| record.lsn);
+            unfinished = unfinished.or(here.filter(|record| *record >= lsn));
+            Ok(if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
-        Ok(found.map_or(Located::Behind, |segment| Located::At(stop, segment)))
+        let Some((segment, record)) = found else { return Ok(Located::Behind) };
+        let record = match record {
+            Some(record) => record,
+            None => {
+                let search = Search { from: lsn, sought: Sought::AnyRecord };
+                self.archive.find(self.path, segment, &search)?.map_or(lsn, |found| found.lsn)
+            }
+        };
+        Ok(Located::At(stop(record), segment))
     }
 
     /// The first record of the backup's WAL that is sought. What newer backups searched is not searched again.

@@ -15,6 +15,7 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::pg::control::ControlFile;
 use crate::pg::lsn::SystemId;
 use crate::pg::server::{self, PidFile};
+use crate::pg::version::PgMajor;
 
 /// What the operator allows to be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -169,8 +170,10 @@ pub fn check_access(data: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the directory, or empties it, and marks it as incomplete before anything else.
-pub fn prepare(data: &Path, clearing: &Clearing) -> Result<()> {
+/// Makes the directory, or empties it and the tablespaces that are `freed` with it, and marks it as incomplete
+/// before anything else. Its record goes behind the tablespaces: killed in between, a later run still knows
+/// whose they are.
+pub fn prepare(data: &Path, clearing: &Clearing, freed: &[(PathBuf, PgMajor)]) -> Result<()> {
     durable::create_dir_all(data)?;
     record::mark_incomplete(data)?;
     if !clearing.empty {
@@ -181,6 +184,7 @@ pub fn prepare(data: &Path, clearing: &Clearing) -> Result<()> {
     if let Some(global) = control.parent().filter(|global| global.is_dir()) {
         durable::sync_dir(global)?;
     }
+    freed.iter().try_for_each(|(location, major)| record::release(location, *major))?;
     for entry in entries(data)? {
         if entry.file_name().is_some_and(|name| name == INCOMPLETE) {
             continue;
@@ -279,7 +283,7 @@ mod tests {
         std::os::unix::fs::symlink(&elsewhere, data.join("pg_tblspc/16400")).expect("linked");
         std::os::unix::fs::symlink(&elsewhere, data.join("pg_wal")).expect("linked");
         record(&[]).write(&data).expect("written");
-        prepare(&data, &Clearing { stop_server: false, empty: true, record: None }).expect("emptied");
+        prepare(&data, &Clearing { stop_server: false, empty: true, record: None }, &[]).expect("emptied");
         assert_eq!(entries(&data), Ok(vec![data.join(INCOMPLETE)]));
         assert!(elsewhere.join("precious").exists());
     }
@@ -288,7 +292,7 @@ mod tests {
     fn a_new_directory_is_marked_at_once() {
         let dir = tempfile::tempdir().expect("a directory");
         let data = dir.path().join("a/b");
-        prepare(&data, &Clearing::default()).expect("made");
+        prepare(&data, &Clearing::default(), &[]).expect("made");
         assert_eq!(look(&data), Ok(Found::Incomplete(None)));
         assert!(check_access(&data).is_ok());
     }

@@ -47,7 +47,6 @@ use crate::pg::lsn::{SystemId, Timeline};
 use crate::pg::recovery::Minimums;
 use crate::pg::settings_file::Setting;
 use crate::pg::time::Timestamp;
-use crate::pg::wal::RawText;
 use crate::progress::Display;
 use crate::repo::backup::BackupHeader;
 use directory::Replace;
@@ -139,11 +138,7 @@ fn decide(source: &Source, request: &Request, jobs: NonZeroUsize) -> Result<Deci
         .ok_or_else(|| Error::configuration("the clock of this host is out of its range"))?;
     let choice = choose::choose(&archive, &source.histories, &candidates, &aim, now)?;
     let header = source.header(&choice.backup.label)?.clone();
-    let point = match &aim.target {
-        Target::Name(name) => Some(RawText::from(name.as_str())),
-        _ => None,
-    };
-    let survey = survey::survey(&archive, &choice, minimums(&header)?, point.as_ref())?;
+    let survey = survey::survey(&archive, &choice, &aim, minimums(&header)?)?;
     source.cluster.repository().confirm()?;
     Ok(Decision {
         header,

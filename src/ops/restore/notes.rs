@@ -129,7 +129,7 @@ fn span<A: Archive>(
     let Some(last) = archive.last_contiguous(path, first)? else { return Ok(None) };
     // The segment of the fork holds what both timelines have, too.
     let any = Sought::EndedAfter { time: Timestamp::UNIX_EPOCH, or_at: true };
-    let mut earliest = archive.find(path, first, &Search { from, sought: any })?.map(|found| found.time);
+    let mut earliest = archive.find(path, first, &Search { from, sought: any })?.and_then(|found| found.time);
     if earliest.is_none() && first < last {
         archive.facts(path, first.saturating_add(1)..=last, &mut |_, facts| {
             earliest = facts.earliest_time;

@@ -37,7 +37,7 @@ pub fn write(plan: &Plan, jobs: NonZeroUsize, display: Display, interrupt: &Inte
     if plan.clearing.stop_server {
         server::stop(&plan.data, Stop::Fast, STOP_LIMIT)?;
     }
-    directory::prepare(&plan.data, &plan.clearing)?;
+    directory::prepare(&plan.data, &plan.clearing, &plan.freed)?;
     write_marked(plan, jobs, display, interrupt).map_err(|error| {
         let data = plan.data.display();
         let hint = format!("{data} is incomplete and no server starts in it; --replace removes it");
@@ -47,9 +47,6 @@ pub fn write(plan: &Plan, jobs: NonZeroUsize, display: Display, interrupt: &Inte
 }
 
 fn write_marked(plan: &Plan, jobs: NonZeroUsize, display: Display, interrupt: &Interrupt) -> Result<Written> {
-    for (location, major) in &plan.freed {
-        record::release(location, *major)?;
-    }
     let record = record(plan)?;
     record.write(&plan.data)?;
     for place in &plan.tablespaces {

@@ -119,7 +119,9 @@ impl Decision {
         let inclusive = self.aim.inclusive;
         match (&self.choice.stop, &self.aim.target) {
             (Stop::End { last_record }, _) => (recovery::Target::Lsn(*last_record), true),
-            (Stop::Lsn(lsn), _) => (recovery::Target::Lsn(*lsn), inclusive),
+            (Stop::Lsn(_), Target::Lsn(lsn)) | (Stop::Lsn(lsn), _) => {
+                (recovery::Target::Lsn(*lsn), inclusive)
+            }
             (Stop::At(_), Target::Time(time)) => (recovery::Target::Time(*time), inclusive),
             (Stop::At(_), Target::Xid(xid)) => (recovery::Target::Xid(u64::from(xid.0)), inclusive),
             (Stop::At(_), Target::Name(name)) => (recovery::Target::Name(name.as_str().into()), true),
@@ -141,12 +143,13 @@ impl Decision {
             }
             Stop::Lsn(lsn) => {
                 let side = if self.aim.inclusive { "behind" } else { "before" };
-                format!("{side} the first record that begins at or behind LSN {lsn}")
+                format!("{side} the first record from the target on, at LSN {lsn}")
             }
             Stop::At(landmark) => {
                 let by_time = matches!(self.aim.target, Target::Time(_));
                 let side = if by_time || !self.aim.inclusive { "before" } else { "behind" };
-                format!("{side} {} at {} (LSN {})", ended(landmark.xid), landmark.time, landmark.lsn)
+                let time = landmark.time.map(|time| format!(" at {time}")).unwrap_or_default();
+                format!("{side} {}{time} (LSN {})", ended(landmark.xid), landmark.lsn)
             }
             Stop::End { last_record } => format!("behind the last archived record (LSN {last_record})"),
         }

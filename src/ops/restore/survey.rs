@@ -4,6 +4,7 @@
 use std::ops::{ControlFlow, RangeInclusive};
 
 use super::choose::{Archive, Choice, Stop};
+use super::target::{Aim, Target};
 use crate::error::{Error, Result};
 use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::Lsn;
@@ -39,12 +40,7 @@ pub struct Survey {
 
 /// Goes through the facts of all segments that recovery needs. `configured` are the settings at the backup's
 /// start. Refuses a stretch of wal_level = minimal, which recovery does not pass.
-pub fn survey<A: Archive>(
-    archive: &A,
-    choice: &Choice,
-    configured: Minimums,
-    target_point: Option<&RawText>,
-) -> Result<Survey> {
+pub fn survey<A: Archive>(archive: &A, choice: &Choice, aim: &Aim, configured: Minimums) -> Result<Survey> {
     let mut survey = Survey {
         created: Vec::new(),
         minimums: configured,
@@ -52,7 +48,7 @@ pub fn survey<A: Archive>(
         last_end: None,
         namesakes: 0,
     };
-    let replayed = Replayed { from: choice.backup.start, until: last_replayed(&choice.stop) };
+    let replayed = Replayed { from: choice.backup.start, until: last_replayed(choice, aim.inclusive) };
     let last = *choice.segments.end();
     let to_the_end = matches!(choice.stop, Stop::End { .. });
     archive.facts(&choice.path, choice.segments.clone(), &mut |segment, facts| {
@@ -65,10 +61,10 @@ pub fn survey<A: Archive>(
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    if let (Some(name), Stop::At(found)) = (target_point, &choice.stop) {
-        let size = archive.segment_size();
-        let behind = size.segment_of(found.lsn)..=choice.archived;
-        survey.namesakes = namesakes(archive, &choice.path, behind, name, found.end_lsn)?;
+    if let (Target::Name(name), Stop::At(found)) = (&aim.target, &choice.stop) {
+        let name = RawText::from(name.as_str());
+        let behind = archive.segment_size().segment_of(found.lsn)..=choice.archived;
+        survey.namesakes = namesakes(archive, &choice.path, behind, &name, found.end_lsn)?;
     }
     Ok(survey)
 }
@@ -85,11 +81,15 @@ impl Replayed {
     }
 }
 
-/// A little more than is replayed does no harm; less would. Where only the segment is known, all of it.
-fn last_replayed(stop: &Stop) -> Lsn {
-    match stop {
-        Stop::At(landmark) => landmark.lsn,
-        Stop::Consistent | Stop::Lsn(_) | Stop::End { .. } => Lsn(u64::MAX),
+/// The last LSN at which a record that is replayed can begin. The ends of transactions and the restore points
+/// at which recovery stops are no records that are looked for here, so their side does not matter.
+fn last_replayed(choice: &Choice, inclusive: bool) -> Lsn {
+    let before = |lsn: Lsn| Lsn(lsn.0.saturating_sub(1));
+    match &choice.stop {
+        // Recovery stops before the next record.
+        Stop::Consistent => before(choice.backup.consistent),
+        Stop::Lsn(lsn) if !inclusive => before(*lsn),
+        _ => choice.lsn(),
     }
 }
 
@@ -158,7 +158,6 @@ mod tests {
     use super::super::choose::choose;
     use super::super::choose::fake::Record::{CreateTablespace, End, Other, Point};
     use super::super::choose::fake::{Fake, lsn, second};
-    use super::super::target::{Aim, Target};
     use super::*;
     use crate::pg::control::RecoverySettings;
 
@@ -185,14 +184,12 @@ mod tests {
     }
 
     fn surveyed(fake: &Fake, target: Target) -> Survey {
-        let point = match &target {
-            Target::Name(name) => Some(RawText::from(name.as_str())),
-            _ => None,
-        };
-        let aim = Aim { target, inclusive: true, timeline: None };
-        let choice =
-            choose(fake, &fake.histories, &fake.backups, &aim, second(1_000_000)).expect("reachable");
-        survey(fake, &choice, minimums(), point.as_ref()).expect("surveyed")
+        surveyed_to(fake, &Aim { target, inclusive: true, timeline: None })
+    }
+
+    fn surveyed_to(fake: &Fake, aim: &Aim) -> Survey {
+        let choice = choose(fake, &fake.histories, &fake.backups, aim, second(1_000_000)).expect("reachable");
+        survey(fake, &choice, aim, minimums()).expect("surveyed")
     }
 
     fn paths(survey: &Survey) -> Vec<String> {
@@ -208,6 +205,17 @@ mod tests {
         assert_eq!(paths(&until), ["/during", "/after"]);
         assert_eq!(until.last_end, Some(second(100)));
         assert_eq!(paths(&surveyed(&archive(), Target::Immediate)), ["/during"]);
+    }
+
+    #[test]
+    fn a_target_before_a_creation_is_before_it_to_the_record() {
+        let at = |record, inclusive| {
+            let target = Target::Lsn(lsn(2, record));
+            paths(&surveyed_to(&archive(), &Aim { target, inclusive, timeline: None }))
+        };
+        assert_eq!(at(1, true), ["/during"]);
+        assert_eq!(at(2, false), ["/during"]);
+        assert_eq!(at(2, true), ["/during", "/after"]);
     }
 
     #[test]

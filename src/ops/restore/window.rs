@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::choose::{Archive, Candidate, on_path};
 use super::target::Aim;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ident::Name;
 use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::{Lsn, Timeline};
@@ -45,12 +45,12 @@ pub fn refuse<A: Archive, T>(
     histories: &BTreeMap<Timeline, TimelineHistory>,
     backups: &[Candidate],
     aim: &Aim,
-    cause: String,
+    cause: Error,
 ) -> Result<T> {
     let windows = windows(archive, histories, backups)?;
     let reachable: Vec<String> = windows.iter().map(ToString::to_string).collect();
     let on = aim.timeline.map(|timeline| format!(" on timeline {timeline}")).unwrap_or_default();
-    let error = Error::not_found(format!("could not plan a restore to {}{on}: {cause}", aim.target));
+    let error = cause.context(format!("could not plan a restore to {}{on}", aim.target));
     Err(match reachable.is_empty() {
         true => error.with_hint("nothing can be reached: no backup has all the WAL that it needs"),
         false => error.with_hint(format!("what can be reached: {}", reachable.join("; "))),
@@ -107,10 +107,15 @@ pub fn last_time<A: Archive>(
     let mut segment = end;
     loop {
         let mut latest = None;
-        archive.facts(path, segment..=segment, &mut |_, facts| {
+        let read = archive.facts(path, segment..=segment, &mut |_, facts| {
             latest = facts.latest_time;
             Ok(ControlFlow::Break(()))
-        })?;
+        });
+        match read {
+            // It is only told for orientation.
+            Err(error) if error.kind() == Kind::Corrupt => {}
+            read => read?,
+        }
         if latest.is_some() || segment <= from {
             return Ok(latest);
         }

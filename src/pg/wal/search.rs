@@ -17,6 +17,8 @@ pub enum Sought {
     /// The end of this transaction.
     Transaction(u32),
     RestorePoint(RawText),
+    /// The first record, whatever it says.
+    AnyRecord,
 }
 
 /// A search through the records that start at `from` or behind it.
@@ -33,8 +35,9 @@ pub struct Landmark {
     pub lsn: Lsn,
     /// Where it ends.
     pub end_lsn: Lsn,
-    pub time: Timestamp,
-    /// None for a restore point.
+    /// None for [`Sought::AnyRecord`].
+    pub time: Option<Timestamp>,
+    /// Only of the end of a transaction.
     pub xid: Option<u32>,
 }
 
@@ -50,6 +53,7 @@ impl Sought {
                 let points = &facts.restore_points;
                 !points.is_complete() || points.first.iter().any(|point| point.name == *name)
             }
+            Sought::AnyRecord => facts.records > 0,
         }
     }
 
@@ -77,13 +81,22 @@ impl Search {
     /// The landmark that a record is, if it is what is sought.
     pub(super) fn matches(&self, fact: &Fact, lsn: Lsn, end_lsn: Lsn) -> Option<Landmark> {
         let (time, xid) = self.sought.matches(fact).filter(|_| lsn >= self.from)?;
-        Some(Landmark { lsn, end_lsn, time, xid })
+        Some(Landmark { lsn, end_lsn, time: Some(time), xid })
+    }
+
+    /// The same for a record of which nothing was decoded.
+    pub(super) fn matches_any(&self, lsn: Lsn, end_lsn: Lsn) -> Option<Landmark> {
+        let wanted = self.sought == Sought::AnyRecord && lsn >= self.from;
+        wanted.then_some(Landmark { lsn, end_lsn, time: None, xid: None })
     }
 
     /// The same for a record that was joined from several segments, by the facts of it alone
     /// ([`join_unfinished`](super::join_unfinished)).
     pub fn in_joined(&self, lsn: Lsn, record: &SegmentFacts) -> Option<Landmark> {
         let end_lsn = record.end_lsn?;
+        if self.sought == Sought::AnyRecord {
+            return self.matches_any(lsn, end_lsn);
+        }
         let ended = record
             .latest_time
             .map(|time| Fact::TransactionEnd { time, xid: record.xids.map(|range| range.lowest) });

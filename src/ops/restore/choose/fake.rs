@@ -130,6 +130,7 @@ fn facts(number: u64, records: &[Placed]) -> SegmentFacts {
             facts.unfinished = Some(unfinished(placed, end));
             continue;
         }
+        facts.records += 1;
         facts.last_lsn = Some(placed.lsn);
         facts.end_lsn = Some(placed.end);
         note(&mut facts, placed);
@@ -168,17 +169,20 @@ fn note(facts: &mut SegmentFacts, placed: &Placed) {
     }
 }
 
-fn matches(sought: &Sought, record: Record) -> Option<(Timestamp, Option<u32>)> {
+fn matches(sought: &Sought, record: Record) -> Option<(Option<Timestamp>, Option<u32>)> {
+    if *sought == Sought::AnyRecord {
+        return Some((None, None));
+    }
     match (sought, record) {
         (Sought::EndedAfter { time, or_at }, Record::End(xid, at)) => {
             let fits = second(at) > *time || (*or_at && second(at) == *time);
-            fits.then_some((second(at), Some(xid)))
+            fits.then_some((Some(second(at)), Some(xid)))
         }
         (Sought::Transaction(sought), Record::End(xid, at)) => {
-            (xid == *sought).then_some((second(at), Some(xid)))
+            (xid == *sought).then_some((Some(second(at)), Some(xid)))
         }
         (Sought::RestorePoint(sought), Record::Point(name, at)) => {
-            (sought.as_bytes() == name.as_bytes()).then_some((second(at), None))
+            (sought.as_bytes() == name.as_bytes()).then_some((Some(second(at)), None))
         }
         _ => None,
     }

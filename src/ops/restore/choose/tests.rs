@@ -72,7 +72,7 @@ fn a_time_is_reached_from_the_newest_backup_that_ended_before_it() {
         assert_eq!(short(at(seconds)), expected, "{seconds}");
     }
     let Stop::At(landmark) = at(105).expect("reachable").stop else { panic!("no landmark") };
-    assert_eq!((landmark.lsn, landmark.xid, landmark.time), (lsn(2, 2), Some(11), second(110)));
+    assert_eq!((landmark.lsn, landmark.xid, landmark.time), (lsn(2, 2), Some(11), Some(second(110))));
 }
 
 #[test]

@@ -71,6 +71,9 @@ impl Walk {
         self.facts.first_lsn.get_or_insert(lsn);
         self.facts.last_lsn = Some(lsn);
         self.facts.end_lsn = Some(end);
+        if let Some(search) = self.search.as_ref().filter(|_| self.found.is_none()) {
+            self.found = search.matches_any(lsn, end);
+        }
         if !may_matter(header) && self.replaced.is_none() {
             return true;
         }

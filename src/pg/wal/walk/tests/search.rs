@@ -24,8 +24,9 @@ fn a_search_stops_where_recovery_would() {
     let point = wal.insert(XLOG, 0x70, 0, &point);
     let again = commit(&mut wal, 100, 80);
     wal.switch();
-    let at_place =
-        |place: Place, time, xid| Some(Landmark { lsn: place.lsn, end_lsn: place.end, time: at(time), xid });
+    let at_place = |place: Place, time, xid| {
+        Some(Landmark { lsn: place.lsn, end_lsn: place.end, time: Some(at(time)), xid })
+    };
     let after = |time, or_at| Sought::EndedAfter { time: at(time), or_at };
     assert_eq!(search(&wal, Lsn(0), after(50, false)), at_place(second, 70, Some(102)));
     assert_eq!(search(&wal, Lsn(0), after(50, true)), at_place(first, 50, Some(100)));
@@ -36,6 +37,9 @@ fn a_search_stops_where_recovery_would() {
     assert_eq!(search(&wal, Lsn(0), Sought::Transaction(99)), None);
     assert_eq!(search(&wal, Lsn(0), Sought::RestorePoint("here".into())), at_place(point, 65, None));
     assert_eq!(search(&wal, Lsn(0), Sought::RestorePoint("her".into())), None);
+    let any = |from: Lsn| search(&wal, from, Sought::AnyRecord).map(|found| found.lsn);
+    assert_eq!(any(Lsn(0)), Some(first.lsn));
+    assert_eq!(any(Lsn(second.lsn.0 + 1)), Some(third.lsn));
 }
 
 #[test]
@@ -52,7 +56,7 @@ fn a_record_that_two_segments_share_is_found_when_they_are_joined() {
     let joined =
         join_unfinished(unfinished, &header_of(&segments[1]), wal.name(1), &segments[1]).expect("joined");
     let found = Search { from: Lsn(0), sought }.in_joined(unfinished.lsn, &joined);
-    let expected = Landmark { lsn: commit.lsn, end_lsn: commit.end, time: at(50), xid: Some(100) };
+    let expected = Landmark { lsn: commit.lsn, end_lsn: commit.end, time: Some(at(50)), xid: Some(100) };
     assert_eq!(found, Some(expected));
     let later = Search { from: commit.end, sought: Sought::Transaction(100) };
     assert_eq!(later.in_joined(unfinished.lsn, &joined), None);
