@@ -282,7 +282,7 @@ const SOURCES: &[Source] = &[
     source("odd page address", |b| b[9] ^= 0x40, "is not the start of a segment"),
     source("system identifier", |b| b[24] ^= 1, "its header says system identifier"),
     source("segment size", |b| b[34] ^= 1, "is not a WAL segment size"),
-    source("another segment size", |b| b[34..36].copy_from_slice(&[0x20, 0]), "but its header says 2097152"),
+    source("another segment size", |b| b[34..36].copy_from_slice(&[0x20, 0]), "2097152"),
     source("block size", |b| b[36] = 1, "is not a WAL block size"),
     source("nothing", |b| b.clear(), "0 bytes are fewer than its header's"),
     source("cut in the header", |b| b.truncate(39), "39 bytes are fewer than its header's"),

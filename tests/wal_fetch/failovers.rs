@@ -97,7 +97,7 @@ fn a_standby_that_is_promoted_without_the_repository_takes_no_timeline_in_use() 
 
     scene.allow();
     second.start();
-    assert_eq!(second.psql("select pg_is_in_recovery(), count(*) from t"), format!("t|{rows}"));
+    second.wait_sql("select pg_is_in_recovery(), count(*) from t", &format!("t|{rows}"));
     second.promote();
     second.psql("checkpoint");
     assert_eq!(second.psql("select timeline_id from pg_control_checkpoint()"), "3");
