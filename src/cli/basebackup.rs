@@ -28,12 +28,6 @@ stands, but pages of the cluster are damaged; 70 a bug in pgark";
 #[derive(Parser)]
 #[command(name = "basebackup", version, after_help = AFTER_HELP)]
 pub struct BasebackupArgs {
-    #[command(flatten)]
-    common: Common,
-
-    #[command(flatten)]
-    connection: Connection,
-
     /// The backup's name; the time (UTC) unless told otherwise, such as 20261123-101502
     #[arg(long, value_name = "NAME")]
     label: Option<Name>,
@@ -61,6 +55,12 @@ pub struct BasebackupArgs {
     /// How the result looks on standard output
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     output: Output,
+
+    #[command(flatten)]
+    connection: Connection,
+
+    #[command(flatten)]
+    common: Common,
 }
 
 #[derive(Args)]

@@ -3,8 +3,8 @@
 //! The lists are those of basebackup.c (excludeDirContents, excludeFiles, sendDir, sendTablespace), the same
 //! from 14 to 18. Two differences: PostgreSQL looks for these names in every directory, here they count only
 //! where the server puts them, so that nobody's file is lost for its name; and left out besides are
-//! current_logfiles, the signal files and the remains of an earlier restore, which would mislead a restored
-//! server. Unlogged relations are not known by their name: see `relfile::unlogged`.
+//! the signal files and the remains of an earlier restore, which would mislead a restored server, and
+//! lost+found, which only root may read. Unlogged relations are not known by their name: see `relfile::unlogged`.
 
 use std::path::Path;
 
@@ -57,6 +57,8 @@ pub fn excluded(path: &Path, is_dir: bool, major: PgMajor) -> Exclusion {
     let parts: Vec<&str> = text.split('/').collect();
     let skip = match parts.as_slice() {
         [top] if is_dir && EMPTIED.contains(top) => return Exclusion::SkipContents,
+        // Of a file system that is mounted there; root's alone.
+        ["lost+found", ..] => true,
         [top] => !is_dir && (SKIPPED.contains(top) || top.ends_with(".signal")),
         [top, ..] if EMPTIED.contains(top) => true,
         // Another major, before pg_upgrade or after, keeps its own directory beside ours; the rest of the
@@ -144,6 +146,8 @@ mod tests {
         ] {
             assert_eq!(decide(path, false), Exclusion::Skip, "{path}");
         }
+        assert_eq!(decide("lost+found", true), Exclusion::Skip);
+        assert_eq!(decide("mine/lost+found", true), Exclusion::Copy);
         assert_eq!(decide("base/pgsql_tmp", true), Exclusion::Skip);
         assert_eq!(decide("pgsql_tmp", true), Exclusion::Skip);
     }

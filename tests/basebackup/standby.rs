@@ -48,6 +48,49 @@ fn a_backup_of_a_standby_under_load_is_a_whole_cluster() {
 }
 
 #[test]
+fn a_backup_goes_on_when_its_standby_follows_a_new_primary() {
+    let repo = TestRepo::init();
+    let primary = Cluster::builder().archive_to(&repo).start();
+    primary.pgbench_init(2);
+    let heir = primary.standby().restore_from(&repo).start();
+    let standby = primary.standby().restore_from(&repo).start();
+    primary.archive_everything();
+    primary.wait_replayed_by(&standby);
+    let mut command = repo.basebackup(&standby);
+    command.args(["--label", "x", "--rate-limit", "8MB"]);
+    let outcome = std::thread::scope(|scope| {
+        let backup = scope.spawn(move || run(&mut command));
+        standby.wait_for("the backup to write", || !repo.matching("/staging/").is_empty());
+        primary.archive_everything();
+        primary.wait_replayed_by(&heir);
+        primary.stop(Stop::Fast);
+        heir.promote();
+        standby.psql(&format!("alter system set primary_conninfo = '{}'", heir.conninfo()));
+        standby.reload();
+        heir.psql("create table later as select 1 as a; checkpoint");
+        heir.wait_replayed_by(&standby);
+        // Writes pages of the new timeline, and so moves minRecoveryPoint onto it.
+        standby.psql("checkpoint");
+        while !backup.is_finished() {
+            heir.switch_wal();
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+        backup.join().expect("no panic")
+    });
+    outcome.succeeds();
+    let backup = stored::read(&repo, "x");
+    let (start, stop) = (&backup.header.start, &backup.header.stop);
+    assert_eq!((start.timeline.0, stop.timeline.0), (1, 2), "{:?}", backup.header.stop);
+    let scratch = Scratch::new();
+    let revived = backup.revive(&repo, &scratch);
+    revived.append_config("recovery_target_timeline = '2'");
+    revived.start();
+    revived.wait_sql("select pg_is_in_recovery()", "f");
+    assert_eq!(revived.psql("select a from later"), "1");
+    revived.run_client("pg_amcheck", &["--all", "--install-missing", "--heapallindexed"]);
+}
+
+#[test]
 fn a_standby_whose_primary_archives_elsewhere_is_refused() {
     let repo = TestRepo::init();
     let primary = Cluster::start_new();

@@ -121,3 +121,35 @@ pub fn refuse_damage(pages: &DamagedPages) -> Error {
     Error::corrupt(format!("made no backup: {} pages of the cluster are damaged{first}", pages.count))
         .with_hint("without --fail-on-damaged-pages the backup is made, and they are reported")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::backup::pages::BadPage;
+    use crate::pg::page::BlockNumber;
+    use crate::repo::map::MapPath;
+
+    fn suspects(lsns: &[u64], count: u64) -> Suspects {
+        let page = |(block, lsn): (u32, &u64)| {
+            let path = MapPath::data("base/5/16384").expect("a path");
+            (path, BadPage { block: BlockNumber(block), lsn: Lsn(*lsn) })
+        };
+        Suspects { count, first: (0..).zip(lsns).map(page).collect() }
+    }
+
+    #[test]
+    fn pages_that_replay_writes_anew_are_not_damaged() {
+        let found = damaged_pages(&suspects(&[5, 15, 25, 20], 4), Lsn(10), Lsn(20));
+        let blocks: Vec<u32> = found.first.iter().map(|page| page.block.0).collect();
+        assert_eq!((found.count, blocks), (2, vec![0, 2]));
+    }
+
+    #[test]
+    fn of_very_many_damaged_pages_the_first_are_named_and_all_are_counted() {
+        let found = damaged_pages(&suspects(&[5; 2000], 50_000), Lsn(10), Lsn(20));
+        assert_eq!((found.count, found.first.len()), (50_000, DAMAGED_PAGES_NAMED));
+        let error = refuse_damage(&found);
+        assert!(error.message().contains("50000 pages"), "{error}");
+        assert!(error.message().ends_with("the first is block 0 of base/5/16384"), "{error}");
+    }
+}

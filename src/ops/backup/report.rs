@@ -118,3 +118,62 @@ pub fn page(page: &DamagedPage) -> String {
     let relation = page.relation.as_ref().map_or(String::new(), |relation| format!(" ({relation})"));
     format!("block {} of {}{relation}", page.block, page.path.as_path().display())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ident::Id;
+    use crate::pg::page::BlockNumber;
+    use crate::pipe::digest::Sha256Digest;
+    use crate::repo::escape::StoredPath;
+    use crate::repo::fixture;
+    use crate::repo::map::MapSummary;
+
+    fn report(damaged: u32) -> Report {
+        let digest = Sha256Digest::of(b"");
+        let map = MapSummary {
+            size: 1,
+            sha256: digest,
+            list_sha256: digest,
+            chunks: 1,
+            files: 7,
+            directories: 2,
+            raw_bytes: 3 << 20,
+        };
+        let mut header = fixture::header("x", Id::random().expect("random"), map, &[]);
+        let page = |block| DamagedPage {
+            path: StoredPath("base/5/16384".into()),
+            block: BlockNumber(block),
+            relation: (block == 0).then(|| "public.t".to_string()),
+        };
+        let first = (0..damaged).map(page).collect();
+        header.damaged_pages = DamagedPages { count: u64::from(damaged), first };
+        header.totals.raw_bytes = 3 << 20;
+        header.totals.stored_bytes = 1 << 20;
+        Report::new(&"main".parse().expect("a name"), header)
+    }
+
+    #[test]
+    fn the_text_says_what_was_stored_and_what_is_damaged() {
+        let text = report(0).to_string();
+        assert!(text.starts_with("backup x of cluster main is complete\n"), "{text}");
+        assert!(text.contains("3.00 MiB in") && text.contains("stored as 1.00 MiB (ratio 3.00)"), "{text}");
+        assert!(!text.contains("DAMAGED") && !report(0).has_damage());
+        let text = report(12).to_string();
+        let expected = "DAMAGED PAGES: 12: block 0 of base/5/16384 (public.t), block 1 of base/5/16384, ";
+        assert!(text.contains(expected) && text.ends_with(", and 2 more"), "{text}");
+        assert!(report(12).has_damage());
+    }
+
+    #[test]
+    fn the_json_is_one_flat_line() {
+        let json = report(1).json().expect("JSON");
+        assert!(!json.contains('\n'));
+        let value: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(
+            (&value["cluster"], &value["label"], &value["ratio"]),
+            (&"main".into(), &"x".into(), &3.0.into())
+        );
+        assert_eq!(value["damaged_pages"]["first"][0]["relation"], "public.t");
+    }
+}
