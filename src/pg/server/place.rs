@@ -61,6 +61,9 @@ pub fn check_socket_directory(directory: &Path, port: u16) -> Result<()> {
 
 /// The value of unix_socket_directories for one directory: the setting is a list, so a comma needs quotes.
 pub fn socket_directory_value(directory: &str) -> String {
+    if !directory.contains([',', '"', ' ']) {
+        return directory.to_string();
+    }
     format!("\"{}\"", directory.replace('"', "\"\""))
 }
 
