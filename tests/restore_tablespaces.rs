@@ -220,3 +220,45 @@ fn clone_replaced_by_another(source: &Source) {
     assert_eq!(again.psql("select count(*) from in_doomed"), "20000");
     again.assert_sound();
 }
+
+#[test]
+fn a_tablespace_made_during_the_backup_stays_the_sources() {
+    let repo = TestRepo::init();
+    let source = Cluster::builder().archive_to(&repo).set("autovacuum", "off").start();
+    source.psql("create table filler as select a, repeat(md5(a::text), 20) from generate_series(1, 30000) a");
+    let mut backup = repo.std_program("basebackup");
+    let mut backup =
+        backup.envs(source.env()).args(["--rate-limit", "15MB"]).spawn().expect("start basebackup");
+    let begun = "select count(*) from pg_stat_activity where query ~ 'pg_backup_start' and state = 'idle'";
+    source.wait_sql(begun, "1");
+    let born = create_tablespace(&source, "born");
+    source.psql("create table in_born tablespace born as select generate_series(1, 20000) a");
+    let unfinished = backup.try_wait().expect("look after basebackup").is_none();
+    assert!(unfinished, "the backup was too quick for this test");
+    assert!(backup.wait().expect("wait for basebackup").success());
+    source.archive_everything();
+    source.psql("checkpoint");
+
+    let before = listing(&born);
+    let scratch = Scratch::new();
+    let data = scratch.join("data");
+    let restore = |arguments: &[&str]| {
+        let mut command = repo.bootstrap_restore();
+        command.arg("-D").arg(&data).arg("--socket-dir").arg(scratch.make_dir("s")).args(arguments);
+        run(&mut command)
+    };
+    for target in ["immediate", "latest"] {
+        let said = restore(&["--target", target]).fails_with(2, "is a tablespace in use here");
+        assert!(said.contains(&born.display().to_string()) && !data.exists(), "{said}");
+    }
+    assert_same(&listing(&born), &before);
+
+    // Once the source has no use for the place, replay may make it again there.
+    source.psql("drop table in_born; drop tablespace born");
+    restore(&["--target", "immediate"]).succeeds();
+    let clone = Cluster::adopt(&data);
+    assert_eq!(clone.psql("select count(*) from in_born"), "20000");
+    clone.assert_sound();
+    clone.psql("drop table in_born; drop tablespace born");
+    clone.assert_checksums();
+}
