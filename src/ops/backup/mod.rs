@@ -153,17 +153,24 @@ impl Run<'_> {
             wal_block_size: control.wal_block_size,
         })?;
         let lease = Lease::acquire(&self.cluster, LeaseKind::Backup, Id::random()?, &self.label)?;
-        let swept = sweep::sweep(&self.cluster, &lease)?;
-        if swept != sweep::Swept::default() {
-            tracing::info!(
+        self.sweep(&lease);
+        Ok(lease)
+    }
+
+    /// A refused sweep has deleted nothing, and what it found (one damaged header, say) must not keep the
+    /// cluster from getting its next backup.
+    fn sweep(&self, lease: &Lease) {
+        match sweep::sweep(&self.cluster, lease) {
+            Ok(swept) if swept == sweep::Swept::default() => {}
+            Ok(swept) => tracing::info!(
                 "removed what earlier runs left behind: {} packs of {} bytes, {} maps, {} unfinished objects",
                 swept.packs,
                 swept.bytes,
                 swept.maps,
                 swept.unfinished
-            );
+            ),
+            Err(error) => tracing::warn!("could not remove what earlier runs left behind: {error}"),
         }
-        Ok(lease)
     }
 
     /// From the server's backup mode to the header.
