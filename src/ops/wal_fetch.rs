@@ -18,7 +18,6 @@ use crate::host;
 use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::{SegmentSize, SystemId, Timeline};
 use crate::pg::names::{SegmentName, WalFile};
-use crate::pg::wal::SegmentHeader;
 use crate::pg::wal_dir;
 use crate::repo::catalog::Catalog;
 use crate::repo::{Cluster, Repository, hole, segment};
@@ -199,10 +198,10 @@ impl Fetch<'_> {
         {
             return Ok(Outcome::Absent);
         }
+        let Some(hole) = hole::find(cluster, name, size)? else { return Ok(Outcome::Absent) };
         if self.is_in_pg_wal(name, cluster.system_id()) {
             return Ok(Outcome::Absent);
         }
-        let Some(hole) = hole::find(cluster, name, size)? else { return Ok(Outcome::Absent) };
         // A server that archives while we look may have stored it after our first look.
         if segment::exists(cluster, name)? {
             self.deliver(cluster)?;
@@ -217,10 +216,14 @@ impl Fetch<'_> {
         )))
     }
 
-    /// Whether pg_wal holds the segment, by its content: names are recycled.
+    /// Whether PostgreSQL will find the segment in pg_wal. A copy that can't be read counts as none: the
+    /// answer is then the stricter one.
     fn is_in_pg_wal(&self, name: SegmentName, system_id: SystemId) -> bool {
         let Some(directory) = &self.data_directory else { return false };
-        holds_segment(&directory.join("pg_wal").join(name.to_string()), name, system_id)
+        wal_dir::holds_segment(directory, name, system_id).unwrap_or_else(|error| {
+            tracing::warn!("{error}; it does not count");
+            false
+        })
     }
 }
 
@@ -245,27 +248,11 @@ fn remove_leftovers(target: &Path) {
 /// The process that a file from [`Fetch::staged_path`] is of.
 fn writer_of(path: &Path) -> Option<Pid> {
     let (pid, _) = path.file_name()?.to_str()?.strip_prefix(STAGED)?.split_once('.')?;
-    Pid::from_raw(pid.parse().ok()?)
+    Pid::from_raw(pid.parse::<u32>().ok()?.try_into().ok()?)
 }
 
 fn is_gone(pid: Pid) -> bool {
     rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)
-}
-
-/// An unreadable file counts as none: the answer is then the stricter one.
-fn holds_segment(path: &Path, name: SegmentName, system_id: SystemId) -> bool {
-    use std::io::Read;
-    let read = || -> std::io::Result<(Vec<u8>, u64)> {
-        let file = std::fs::File::open(path)?;
-        let size = file.metadata()?.len();
-        let mut first = Vec::new();
-        file.take(SegmentHeader::LENGTH as u64).read_to_end(&mut first)?;
-        Ok((first, size))
-    };
-    read().is_ok_and(|(first, size)| {
-        SegmentHeader::parse(&first)
-            .is_ok_and(|header| header.system_id == system_id && header.check(name, size).is_ok())
-    })
 }
 
 /// A timeline of which the archive has segments or descendants, but no history, is in use all the same:

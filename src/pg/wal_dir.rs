@@ -1,9 +1,14 @@
 //! Around the file that PostgreSQL hands to `archive_command` or asks `restore_command` for: the server
 //! runs both in its data directory and names the file relative to it.
 
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::control::ControlFile;
+use super::lsn::SystemId;
+use super::names::SegmentName;
+use super::wal::{Extent, SegmentHeader, Walk};
 use crate::error::{Error, IoContext, Result};
 
 /// The data directory that a WAL file's path belongs to: the working directory, as PostgreSQL sets it, or,
@@ -32,6 +37,38 @@ pub fn control_file(data_directory: Option<&Path>) -> Result<ControlFile> {
         )
         .with_hint("PostgreSQL runs this in its data directory; by hand, change to it first")),
     }
+}
+
+/// Whether pg_wal holds this very segment, and all of it: names are recycled, and in a copy of a pg_wal the
+/// last segment that was written ends somewhere in the middle.
+pub fn holds_segment(data_directory: &Path, name: SegmentName, system_id: SystemId) -> Result<bool> {
+    let path = data_directory.join("pg_wal").join(name.to_string());
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(cause) => return Err(Error::io(format!("open {}", path.display()), &cause)),
+    };
+    let reading = || format!("read {}", path.display());
+    let size = file.metadata().doing(reading)?.len();
+    let mut buffer = vec![0; 256 << 10];
+    let first = read_some(&mut file, &mut buffer).doing(reading)?;
+    let header = match SegmentHeader::parse(first) {
+        Ok(header) if header.system_id == system_id && header.check(name, size).is_ok() => header,
+        _ => return Ok(false),
+    };
+    let mut walk = Walk::new(&header, name, Extent::Whole);
+    walk.feed(first);
+    loop {
+        match read_some(&mut file, &mut buffer).doing(reading)? {
+            [] => return Ok(walk.finish().damage.is_empty()),
+            bytes => walk.feed(bytes),
+        }
+    }
+}
+
+fn read_some<'b>(file: &mut File, buffer: &'b mut [u8]) -> std::io::Result<&'b [u8]> {
+    let length = file.read(buffer)?;
+    Ok(buffer.get(..length).unwrap_or_default())
 }
 
 /// Whether the server that runs in `data_directory` is, or will start as, a standby: one that asks again

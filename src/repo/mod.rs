@@ -91,7 +91,11 @@ impl Repository {
 
     /// Reads `pgark.json` again: an error unless the same repository is still there.
     pub fn confirm(&self) -> Result<()> {
-        let now = read_header(&self.store)?;
+        let now = read_header(&self.store).map_err(|error| match error.kind() {
+            Kind::NotFound => Error::transient(format!("the repository vanished while it was used: {error}"))
+                .with_hint("is its disk mounted?"),
+            _ => error,
+        })?;
         if now.id != self.header.id {
             return Err(Error::transient(format!(
                 "the repository changed from id {} to {} while it was read",
@@ -334,10 +338,24 @@ mod tests {
         let other = Id::random().expect("id");
         assert!(Repository::open(&location, Some(other)).is_err_and(|e| e.message().contains("pins")));
         assert_eq!(std::fs::read_dir(dir.path()).expect("list").count(), 1, "no probe is left");
-
         let foreign = tempfile::tempdir().expect("tempdir");
         std::fs::write(foreign.path().join("precious"), "x").expect("written");
         let location = Location::parse(&foreign.path().display().to_string()).expect("location");
         assert!(init(&location).is_err_and(|e| e.message().contains("precious")));
+    }
+
+    #[test]
+    fn a_repository_that_vanishes_or_changes_is_not_confirmed() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let location = Location::parse(&dir.path().display().to_string()).expect("location");
+        init(&location).expect("created");
+        let repository = Repository::open(&location, None).expect("open");
+        assert_eq!(repository.confirm(), Ok(()));
+        std::fs::remove_file(dir.path().join("pgark.json")).expect("removed");
+        let error = repository.confirm().expect_err("vanished");
+        assert_eq!(error.kind(), Kind::Transient);
+        assert!(error.message().starts_with("the repository vanished while it was used"), "{error}");
+        init(&location).expect("created");
+        assert!(repository.confirm().is_err_and(|error| error.message().contains("changed from id")));
     }
 }

@@ -67,7 +67,13 @@ fn a_copy_in_pg_wal_counts_if_it_is_what_its_name_says() {
     append_new(there.clone(), "");
     fs::write(&there, fs::read(primary.join(&older)).expect("read")).expect("written");
     restored.stops_with(203, &name);
-    fs::write(&there, fs::read(primary.join(&name)).expect("read")).expect("written");
+    // As in a copy that was made while the segment was being written.
+    let whole = fs::read(primary.join(&name)).expect("read");
+    let mut begun = whole.clone();
+    begun[100 << 10..].fill(0);
+    fs::write(&there, begun).expect("written");
+    restored.stops_with(203, &name);
+    fs::write(&there, whole).expect("written");
     assert_eq!(restored.recovers(), rows);
 }
 
