@@ -131,7 +131,10 @@ impl<'a> Batch<'a> {
     fn run(self) -> Done {
         std::thread::scope(|scope| {
             for _ in 1..self.jobs {
-                scope.spawn(|| self.work());
+                if let Err(cause) = std::thread::Builder::new().spawn_scoped(scope, || self.work()) {
+                    tracing::debug!("could not start another thread: {cause}");
+                    break;
+                }
             }
             self.work();
         });
