@@ -140,8 +140,9 @@ fn live_through(source: &Cluster) -> Vec<Case> {
 
     source.psql("create table pgbench_history (tid int, bid int, aid int, delta int, mtime timestamp, filler char(22))");
     source.psql("update pgbench_tellers set tbalance = 0; update pgbench_branches set bbalance = 0");
-    source
-        .psql("update pgbench_accounts set abalance = 0; create unlogged table cache (id bigserial, a text)");
+    // Without a sequence: 15.18 and its contemporaries lose unlogged ones that recovery creates (seq_redo left
+    // their init fork in memory).
+    source.psql("update pgbench_accounts set abalance = 0; create unlogged table cache (a text)");
     work(source, "latest");
     let content = source.content();
     source.archive_everything();

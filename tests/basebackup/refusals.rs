@@ -82,7 +82,7 @@ fn run_with_other_directory(
     command.arg(program_path("basebackup")).env("PGARK_CONFIG", repo.config()).envs(primary.env());
     let output = command.output().expect("start unshare: apt-get install util-linux");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    if said.contains("unshare failed") || output.status.code() == Some(99) {
+    if said.contains("unshare: ") || said.contains("unshare failed") || output.status.code() == Some(99) {
         eprintln!("skipped: could not mount: {said}");
         return None;
     }
