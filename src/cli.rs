@@ -6,6 +6,7 @@
 
 pub mod basebackup;
 pub mod restore;
+pub mod wal_fetch;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;

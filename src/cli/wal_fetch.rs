@@ -1,0 +1,49 @@
+//! The flags of `wal-fetch`, and what its answers are as exit codes.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use super::{Common, FETCH_EXIT_CODES, HasCommon};
+use crate::config::Config;
+use crate::error::Result;
+use crate::ops::wal_fetch::{self, Outcome, Request};
+use crate::pg::lsn::SystemId;
+use crate::pg::names::{SegmentName, WalFile};
+
+/// Bring one WAL file back from the repository, verified
+///
+/// In postgresql.conf: restore_command = 'wal-fetch %f %p'
+#[derive(Parser)]
+#[command(name = "wal-fetch", version, after_help = FETCH_EXIT_CODES)]
+pub struct Args {
+    #[command(flatten)]
+    common: Common,
+    /// The last segment that the recovery target needs, as bootstrap-restore writes it
+    #[arg(long, value_name = "SEGMENT")]
+    last_segment: Option<SegmentName>,
+    /// Whose WAL; by default the system identifier in global/pg_control of the data directory
+    #[arg(long, value_name = "NUMBER")]
+    system_id: Option<SystemId>,
+    /// The WAL file's name: PostgreSQL's %f
+    file: WalFile,
+    /// Where to put it, relative to the data directory: PostgreSQL's %p
+    target: PathBuf,
+}
+
+impl HasCommon for Args {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+/// 1 is PostgreSQL's "not in the archive"; everything but the two answers is an error.
+pub fn run(args: Args, config: &Config) -> Result<ExitCode> {
+    let Args { file, target, last_segment, system_id, .. } = args;
+    let outcome = wal_fetch::run(config, &Request { file, target, last_segment, system_id })?;
+    Ok(match outcome {
+        Outcome::Delivered => ExitCode::SUCCESS,
+        Outcome::Absent => ExitCode::from(1),
+    })
+}
