@@ -49,6 +49,7 @@ impl Progress {
         };
         let started = Instant::now();
         bar.set_message(verb);
+        set_style(&bar, "{msg} {binary_bytes} {binary_bytes_per_sec}");
         Self {
             display,
             verb,
@@ -69,12 +70,8 @@ impl Progress {
     pub fn set_total(&self, bytes: u64) {
         self.total.store(bytes, Ordering::Relaxed);
         self.bar.set_length(bytes.max(1));
-        let template =
-            "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left";
-        // A template that does not parse is a bug that leaves the bar as it was.
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            self.bar.set_style(style);
-        }
+        let share = "{wide_bar} {binary_bytes}/{binary_total_bytes}";
+        set_style(&self.bar, &format!("{{msg}} {share} {{binary_bytes_per_sec}} {{eta}} left"));
     }
 
     /// Says where the work is: "at LSN 0/3000148".
@@ -130,6 +127,13 @@ impl Progress {
             _ => line(&self.words(), done, total, elapsed),
         };
         drop(writeln!(std::io::stderr(), "{line}"));
+    }
+}
+
+/// A template that does not parse is a bug that leaves the bar as it was.
+fn set_style(bar: &ProgressBar, template: &str) {
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
     }
 }
 

@@ -134,6 +134,10 @@ impl<'a> UnitReader<'a> {
     }
 
     fn read_slices(&mut self, file: &File, read: &mut ReadPiece) -> Result<()> {
+        // Nothing is read ahead then, which the next slice could not tell from what was cached before.
+        fadvise(file, 0, None, Advice::Random)
+            .map_err(std::io::Error::from)
+            .doing(|| "turn off reading ahead")?;
         let (mut at, mut left) = (read.piece.at, read.piece.length);
         while left > 0 {
             let wanted = left.min(SLICE_SIZE);
@@ -205,8 +209,6 @@ fn read_clean(file: &File, target: &mut [u8], offset: u64) -> std::io::Result<us
     if cached == target.len() {
         return Ok(cached);
     }
-    // Reading ahead would bring in what the next slice could then not tell from what was there before.
-    fadvise(file, 0, None, Advice::Random)?;
     let got = read_rest(file, target, offset, cached)?;
     if let Some(length) = NonZeroU64::new((got - cached) as u64) {
         fadvise(file, offset + cached as u64, Some(length), Advice::DontNeed)?;
