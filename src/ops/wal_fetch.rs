@@ -182,13 +182,35 @@ impl Fetch<'_> {
         let size = cluster.header().map_err(|error| no_such_cluster(cluster, error))?.segment_size;
         let outcome = match self.request.file {
             WalFile::Segment(name) => self.absent_segment(cluster, name, size)?,
-            WalFile::History(timeline) => absent_history(cluster, timeline, size)?,
+            WalFile::History(timeline) => self.absent_history(cluster, timeline, size)?,
             // PostgreSQL never asks for these; a person did.
             WalFile::Partial(_) | WalFile::BackupHistory(..) => Outcome::Absent,
         };
         // A disk that was unmounted while we looked says "not there" to all questions, so this comes last.
         cluster.repository().confirm()?;
         Ok(outcome)
+    }
+
+    /// A timeline of which the archive has segments or descendants, but no history, is in use all the same:
+    /// "no" would let a promotion take its number again. Timeline 1 never has a history; a promotion asks for
+    /// that too (writeTimeLineHistory begins with the parent's).
+    fn absent_history(&self, cluster: &Cluster, timeline: Timeline, size: SegmentSize) -> Result<Outcome> {
+        if timeline == Timeline(1) {
+            return Ok(Outcome::Absent);
+        }
+        let Some(proof) = proof_of_timeline(cluster, timeline, size)? else { return Ok(Outcome::Absent) };
+        if segment::has_history(cluster, timeline)? {
+            // A server that was promoted just now has archived it after our first look.
+            self.deliver(cluster)?;
+            return Ok(Outcome::Delivered);
+        }
+        Err(Error::not_found(format!(
+            "the archive has no history of timeline {timeline}, but {proof}: the timeline is in use"
+        ))
+        .with_hint(format!(
+            "push {} from the pg_wal of a server that was on it or on a descendant",
+            WalFile::History(timeline)
+        )))
     }
 
     fn absent_segment(&self, cluster: &Cluster, name: SegmentName, size: SegmentSize) -> Result<Outcome> {
@@ -253,26 +275,6 @@ fn writer_of(path: &Path) -> Option<Pid> {
 
 fn is_gone(pid: Pid) -> bool {
     rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)
-}
-
-/// A timeline of which the archive has segments or descendants, but no history, is in use all the same:
-/// "no" would let a promotion take its number again. Timeline 1 never has a history; a promotion asks for
-/// that too (writeTimeLineHistory begins with the parent's).
-fn absent_history(cluster: &Cluster, timeline: Timeline, size: SegmentSize) -> Result<Outcome> {
-    if timeline == Timeline(1) {
-        return Ok(Outcome::Absent);
-    }
-    let Some(proof) = proof_of_timeline(cluster, timeline, size)? else { return Ok(Outcome::Absent) };
-    if segment::has_history(cluster, timeline)? {
-        return Err(Error::transient(format!("the history of timeline {timeline} has just been archived")));
-    }
-    Err(Error::not_found(format!(
-        "the archive has no history of timeline {timeline}, but {proof}: the timeline is in use"
-    ))
-    .with_hint(format!(
-        "push {} from the pg_wal of a server that was on it or on a descendant",
-        WalFile::History(timeline)
-    )))
 }
 
 /// The file in the archive that proves that a timeline was used.
