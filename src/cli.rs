@@ -7,6 +7,7 @@
 pub mod basebackup;
 pub mod restore;
 pub mod wal_fetch;
+pub mod wal_push;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;

@@ -3,6 +3,8 @@
 //!
 //! Refuses unknown keys and values of the wrong kind with the line of the file that holds them.
 
+mod units;
+
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,12 +14,14 @@ use serde::Deserialize;
 use crate::error::{Error, IoContext, Result};
 use crate::ident::{Id, Name};
 use crate::location::Location;
+pub use units::parse_duration;
+use units::{Size, Span};
 
 /// Read when it exists and no other file is named.
 pub const DEFAULT_FILE: &str = "/etc/pgark/pgark.toml";
 
-/// Jobs of a push by default, if there are as many cores: the server needs some too.
-const PUSH_JOBS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
+/// Segments that are worked on at a time by default, if there are as many cores.
+const WAL_JOBS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
 
 /// What every program knows once its flags, environment and file are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +61,14 @@ pub struct Fetch {
     pub retry: Duration,
     /// The same for timeline history files, where a wrong "not there" would cost a timeline.
     pub history_retry: Duration,
+    /// Segments that are kept ready; 0: none are.
+    pub prefetch: usize,
+    /// What these may take at most, bytes.
+    pub prefetch_bytes: u64,
+    /// How long the prefetcher waits for the next request before it ends.
+    pub prefetch_linger: Duration,
+    /// Segments that the prefetcher fetches at a time.
+    pub jobs: NonZeroUsize,
 }
 
 /// `[backup]`
@@ -109,6 +121,10 @@ struct PushFile {
 struct FetchFile {
     retry: Option<Span>,
     history_retry: Option<Span>,
+    prefetch: Option<usize>,
+    prefetch_bytes: Option<Size>,
+    prefetch_linger: Option<Span>,
+    jobs: Option<NonZeroUsize>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -122,24 +138,6 @@ struct BackupFile {
 #[serde(deny_unknown_fields, default)]
 struct RestoreFile {
     jobs: Option<NonZeroUsize>,
-}
-
-/// A duration as people write it: "30s", "5m", "1h 30m".
-#[derive(Clone, Copy, Debug)]
-struct Span(Duration);
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse_duration(&text).map(Span).map_err(serde::de::Error::custom)
-    }
-}
-
-/// Parses "30s", "5m", "1h 30m". Not negative.
-pub fn parse_duration(text: &str) -> std::result::Result<Duration, String> {
-    let wrong = || format!("\"{text}\" is not a duration: write for example \"30s\", \"5m\" or \"1h 30m\"");
-    let signed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-    Duration::try_from(signed).map_err(|_| wrong())
 }
 
 impl Config {
@@ -180,12 +178,16 @@ impl Config {
             compression_level,
             push: Push {
                 lock_wait: span(file.push.lock_wait, 60),
-                jobs: file.push.jobs.unwrap_or(cores.min(PUSH_JOBS)),
+                jobs: file.push.jobs.unwrap_or(cores.min(WAL_JOBS)),
                 batch: file.push.batch.unwrap_or(64),
             },
             fetch: Fetch {
                 retry: span(file.fetch.retry, 60),
                 history_retry: span(file.fetch.history_retry, 300),
+                prefetch: file.fetch.prefetch.unwrap_or(16),
+                prefetch_bytes: file.fetch.prefetch_bytes.map_or(1 << 30, |size| size.0),
+                prefetch_linger: span(file.fetch.prefetch_linger, 60),
+                jobs: file.fetch.jobs.unwrap_or(cores.min(WAL_JOBS)),
             },
             backup: Backup {
                 jobs: file.backup.jobs.unwrap_or(cores),
@@ -252,6 +254,7 @@ mod tests {
             ("repo = \"/r\"\nrepoid = \"x\"\n", "line 2: unknown field `repoid`"),
             ("[fetch]\nretry = \"soon\"\n", "line 2: \"soon\" is not a duration"),
             ("[backup]\njobs = 0\n", "line 2: "),
+            ("[fetch]\nprefetch_bytes = \"much\"\n", "line 2: \"much\" is not a size"),
             ("cluster = \"a/b\"\n", "cluster: \"a/b\" can't be a name"),
             ("compression_level = 99\n", "compression_level 99"),
             ("repo = [\n", "line 1: unclosed array"),

@@ -10,6 +10,12 @@ pub fn name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
+/// Random, of each boot of each machine.
+pub fn boot_id() -> Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    std::fs::read_to_string(path).map(|id| id.trim().to_string()).doing(|| format!("read {path}"))
+}
+
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

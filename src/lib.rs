@@ -2,8 +2,10 @@
 
 pub mod cli;
 pub mod config;
+pub mod detach;
 pub mod durable;
 pub mod error;
+pub mod flock;
 pub mod host;
 pub mod ident;
 pub mod interrupt;

@@ -1,39 +1,10 @@
 //! wal-push: PostgreSQL's archive_command.
 
-use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
-use pgark::cli::{self, Common, HasCommon};
+use pgark::cli::{self, wal_push};
 use pgark::error::Kind;
-use pgark::ops;
-
-/// Store one WAL file in the repository; exit 0 only when it is durable there
-///
-/// In postgresql.conf: archive_command = 'wal-push %p'
-#[derive(Parser)]
-#[command(name = "wal-push", version, after_help = cli::EXIT_CODES)]
-struct Args {
-    #[command(flatten)]
-    common: Common,
-    /// Segments pushed at a time while more wait; 4 unless there are fewer cores [config: push.jobs]
-    #[arg(long, value_name = "NUMBER")]
-    jobs: Option<NonZeroUsize>,
-    /// The WAL file, as PostgreSQL's %p names it: a segment, .partial, .history or .backup file
-    path: PathBuf,
-}
-
-impl HasCommon for Args {
-    fn common(&self) -> &Common {
-        &self.common
-    }
-}
 
 fn main() -> ExitCode {
-    cli::run(Kind::exit_code, |args: Args, config| {
-        let mut config = config.clone();
-        config.push.jobs = args.jobs.unwrap_or(config.push.jobs);
-        ops::wal_push::run(&config, &args.path).map(|_| ExitCode::SUCCESS)
-    })
+    cli::run(Kind::exit_code, wal_push::run)
 }

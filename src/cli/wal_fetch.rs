@@ -1,5 +1,6 @@
 //! The flags of `wal-fetch`, and what its answers are as exit codes.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -26,6 +27,12 @@ pub struct Args {
     /// Whose WAL; by default the system identifier in global/pg_control of the data directory
     #[arg(long, value_name = "NUMBER")]
     system_id: Option<SystemId>,
+    /// Segments that are prefetched at a time; 4 unless there are fewer cores [config: fetch.jobs]
+    #[arg(long, value_name = "NUMBER")]
+    jobs: Option<NonZeroUsize>,
+    /// Keep the next segments ready: what wal-fetch starts by itself
+    #[arg(long, hide = true)]
+    prefetch: bool,
     /// The WAL file's name: PostgreSQL's %f
     file: WalFile,
     /// Where to put it, relative to the data directory: PostgreSQL's %p
@@ -40,9 +47,14 @@ impl HasCommon for Args {
 
 /// 1 is PostgreSQL's "not in the archive"; everything but the two answers is an error.
 pub fn run(args: Args, config: &Config) -> Result<ExitCode> {
-    let Args { file, target, last_segment, system_id, .. } = args;
-    let outcome = wal_fetch::run(config, &Request { file, target, last_segment, system_id })?;
-    Ok(match outcome {
+    let Args { file, target, last_segment, system_id, jobs, prefetch, .. } = args;
+    let mut config = config.clone();
+    config.fetch.jobs = jobs.unwrap_or(config.fetch.jobs);
+    let request = Request { file, target, last_segment, system_id };
+    if prefetch {
+        return wal_fetch::prefetch(&config, &request).map(|()| ExitCode::SUCCESS);
+    }
+    wal_fetch::run(&config, &request).map(|outcome| match outcome {
         Outcome::Delivered => ExitCode::SUCCESS,
         Outcome::Absent => ExitCode::from(1),
     })

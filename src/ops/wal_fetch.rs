@@ -4,6 +4,13 @@
 //! promote. So [`Outcome::Absent`] (exit 1) is said only when the repository was really read, has no such
 //! file, and that is not a hole. Everything else is retried and then ends above 125, which stops recovery
 //! and leaves it restartable. `docs/decisions/wal-fetch-exit-codes.md` has the reasons.
+//!
+//! A segment that the prefetcher (`prefetch.rs`) has ready is taken; all else comes from the repository.
+
+mod asking_server;
+mod prefetch;
+mod ready;
+mod window;
 
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -21,6 +28,9 @@ use crate::pg::names::{SegmentName, WalFile};
 use crate::pg::wal_dir;
 use crate::repo::catalog::Catalog;
 use crate::repo::{Cluster, Repository, hole, segment};
+use asking_server::AskingServer;
+pub use prefetch::run as prefetch;
+use ready::Ready;
 
 /// What PostgreSQL asked for, and what `bootstrap-restore` told.
 #[derive(Clone, Debug)]
@@ -65,25 +75,58 @@ pub fn run(config: &Config, request: &Request) -> Result<Outcome> {
         Some(directory) => wal_dir::is_standby(directory)?,
         None => false,
     };
-    let fetch = Fetch { config, request, data_directory };
-    match (standby, request.file) {
+    let server = AskingServer::of(data_directory.as_deref())?;
+    let ready = Ready::of(config, request, server).unwrap_or_else(|error| {
+        ready::without(&error);
+        None
+    });
+    let fetch = Fetch { config, request, data_directory: data_directory.as_deref(), server };
+    let outcome = match (standby, request.file) {
         // A wrong "no such history" makes a promotion take a timeline that is in use: never guessed.
         (_, WalFile::History(_)) => {
             remove_leftovers(&request.target);
-            fetch.insist(config.fetch.history_retry)
+            fetch.insist(config.fetch.history_retry)?
         }
-        (true, _) => fetch.once_for_a_standby(),
-        (false, _) => fetch.insist(config.fetch.retry),
+        (_, WalFile::Segment(name)) if fetch.take_ready(ready.as_ref(), name)? => Outcome::Delivered,
+        (true, _) => fetch.once_for_a_standby()?,
+        (false, _) => fetch.insist(config.fetch.retry)?,
+    };
+    if let Some(Err(error)) = ready.map(|ready| tell(&ready, request.file, outcome)) {
+        ready::without(&error);
+    }
+    Ok(outcome)
+}
+
+/// Tells the prefetcher what recovery asks for.
+fn tell(ready: &Ready, file: WalFile, outcome: Outcome) -> Result<()> {
+    match (file, outcome) {
+        (WalFile::Segment(name), _) => ready.asked_for(name),
+        (WalFile::History(timeline), Outcome::Delivered) => ready.follows(timeline),
+        _ => Ok(()),
+    }
+}
+
+fn system_id(request: &Request, data_directory: Option<&Path>) -> Result<SystemId> {
+    match request.system_id {
+        Some(system_id) => Ok(system_id),
+        None => Ok(wal_dir::control_file(data_directory)?.system_id),
     }
 }
 
 struct Fetch<'a> {
     config: &'a Config,
     request: &'a Request,
-    data_directory: Option<PathBuf>,
+    data_directory: Option<&'a Path>,
+    server: AskingServer<'a>,
 }
 
 impl Fetch<'_> {
+    /// Whether the prefetcher had it.
+    fn take_ready(&self, ready: Option<&Ready>, name: SegmentName) -> Result<bool> {
+        let Some(ready) = ready else { return Ok(false) };
+        ready::unless_gone(ready.deliver(name, &self.request.target))
+    }
+
     /// A standby asks again by itself, and may stream the segment meanwhile: better told "no" at once.
     fn once_for_a_standby(&self) -> Result<Outcome> {
         self.attempt().or_else(|error| {
@@ -117,10 +160,7 @@ impl Fetch<'_> {
     }
 
     fn attempt(&self) -> Result<Outcome> {
-        let system_id = match self.request.system_id {
-            Some(system_id) => system_id,
-            None => wal_dir::control_file(self.data_directory.as_deref())?.system_id,
-        };
+        let system_id = system_id(self.request, self.data_directory)?;
         let repository = Repository::open(self.config.repo()?, self.config.repo_id)?;
         let cluster = repository.cluster(&self.config.cluster, system_id);
         match self.deliver(&cluster) {
@@ -154,27 +194,8 @@ impl Fetch<'_> {
         }
     }
 
-    /// Writes under a temporary name and renames once all is verified. No fsync: PostgreSQL does that
-    /// itself for what it keeps (KeepFileRestoredFromArchive), and asks again for what it does not.
-    fn deliver_into_place(&self, write: impl FnOnce(&mut BufWriter<StagedFile>) -> Result<()>) -> Result<()> {
-        let staged = StagedFile::create_as(self.staged_path()?, &self.request.target, 0o600)?;
-        let mut sink = BufWriter::with_capacity(256 << 10, staged);
-        write(&mut sink)?;
-        let staged = sink.into_inner().map_err(|failed| {
-            Error::io(format!("write {}", self.request.target.display()), failed.error())
-        })?;
-        staged.place()
-    }
-
-    /// Beside the target. A server that starts after a crash removes what is called xlogtemp.*
-    /// (RemoveTempXlogFiles), and so do we ([`remove_leftovers`]).
-    fn staged_path(&self) -> Result<PathBuf> {
-        let target = &self.request.target;
-        let name = target.file_name().ok_or_else(|| {
-            Error::configuration(format!("{} is not a file to put WAL into", target.display()))
-        })?;
-        let staged = format!("{STAGED}{}.{}", std::process::id(), name.to_string_lossy());
-        Ok(target.with_file_name(staged))
+    fn deliver_into_place(&self, write: impl FnOnce(&mut Sink) -> Result<()>) -> Result<()> {
+        deliver_into_place(&self.request.target, self.server, write)
     }
 
     /// The object is not there. Is that the truth about the archive?
@@ -249,6 +270,34 @@ impl Fetch<'_> {
     }
 }
 
+type Sink = BufWriter<StagedFile>;
+
+/// Writes under a temporary name and renames once all is verified. No fsync: PostgreSQL does that
+/// itself for what it keeps (KeepFileRestoredFromArchive), and asks again for what it does not.
+fn deliver_into_place(
+    target: &Path,
+    server: AskingServer,
+    write: impl FnOnce(&mut Sink) -> Result<()>,
+) -> Result<()> {
+    let staged = StagedFile::create_as(staged_path(target)?, target, 0o600)?;
+    let mut sink = BufWriter::with_capacity(256 << 10, staged);
+    write(&mut sink)?;
+    let staged = sink
+        .into_inner()
+        .map_err(|failed| Error::io(format!("write {}", target.display()), failed.error()))?;
+    server.check()?;
+    staged.place()
+}
+
+/// Beside the target. A server that starts after a crash removes what is called xlogtemp.*
+/// (RemoveTempXlogFiles), and so do we ([`remove_leftovers`]).
+fn staged_path(target: &Path) -> Result<PathBuf> {
+    let name = target
+        .file_name()
+        .ok_or_else(|| Error::configuration(format!("{} is not a file to put WAL into", target.display())))?;
+    Ok(target.with_file_name(format!("{STAGED}{}.{}", std::process::id(), name.to_string_lossy())))
+}
+
 /// Removes what killed fetches left beside the target. Done when a history is asked for, at the beginning
 /// and the end of a recovery, so that fetching a segment need not list pg_wal. Nothing depends on it.
 fn remove_leftovers(target: &Path) {
@@ -267,7 +316,7 @@ fn remove_leftovers(target: &Path) {
     }
 }
 
-/// The process that a file from [`Fetch::staged_path`] is of.
+/// The process that a file from [`staged_path`] is of.
 fn writer_of(path: &Path) -> Option<Pid> {
     let (pid, _) = path.file_name()?.to_str()?.strip_prefix(STAGED)?.split_once('.')?;
     Pid::from_raw(pid.parse::<u32>().ok()?.try_into().ok()?)

@@ -27,6 +27,7 @@ use crate::pg::wal_dir;
 use crate::pipe::compress::{Compressed, Options, compress};
 use crate::repo::segment::{self, Description, Stored};
 use crate::repo::{Cluster, ClusterHeader, Repository};
+use crate::spool::{Spool, prefetched};
 
 /// More threads than this gain nothing on one segment.
 const MOST_WORKERS: usize = 4;
@@ -271,7 +272,17 @@ impl Push<'_> {
         if stored == Stored::New {
             self.bring_ancestors(&cluster, &history)?;
         }
+        self.clear_prefetched();
         really_there(&cluster, stored)
+    }
+
+    /// A server archives a history when it has been promoted: what a killed prefetcher left is of no use.
+    fn clear_prefetched(&self) {
+        let Some(directory) = self.data_directory else { return };
+        let spool = Spool::of(self.config.spool.as_deref(), directory);
+        if let Err(error) = prefetched::clear_all(&spool) {
+            tracing::warn!("{error}");
+        }
     }
 
     fn backup_history(&self) -> Result<Stored> {

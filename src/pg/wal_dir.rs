@@ -2,7 +2,7 @@
 //! runs both in its data directory and names the file relative to it.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use super::control::ControlFile;
@@ -43,27 +43,43 @@ pub fn control_file(data_directory: Option<&Path>) -> Result<ControlFile> {
 /// last segment that was written ends somewhere in the middle.
 pub fn holds_segment(data_directory: &Path, name: SegmentName, system_id: SystemId) -> Result<bool> {
     let path = data_directory.join("pg_wal").join(name.to_string());
-    let mut file = match File::open(&path) {
-        Ok(file) => file,
-        Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(false),
-        Err(cause) => return Err(Error::io(format!("open {}", path.display()), &cause)),
-    };
-    let reading = || format!("read {}", path.display());
-    let size = file.metadata().doing(reading)?.len();
-    let mut buffer = vec![0; 256 << 10];
-    let first = read_some(&mut file, &mut buffer).doing(reading)?;
-    let header = match SegmentHeader::parse(first) {
-        Ok(header) if header.system_id == system_id && header.check(name, size).is_ok() => header,
-        _ => return Ok(false),
-    };
+    let Some((mut file, header)) = open_segment(&path, name, system_id)? else { return Ok(false) };
     let mut walk = Walk::new(&header, name, Extent::Whole);
-    walk.feed(first);
+    let mut buffer = vec![0; 256 << 10];
     loop {
-        match read_some(&mut file, &mut buffer).doing(reading)? {
+        match read_some(&mut file, &mut buffer).doing(|| format!("read {}", path.display()))? {
             [] => return Ok(walk.finish().damage.is_empty()),
             bytes => walk.feed(bytes),
         }
     }
+}
+
+/// Whether the file says of itself that it is this segment, and has its size. What follows the first page is
+/// not looked at.
+pub fn is_segment(path: &Path, name: SegmentName, system_id: SystemId) -> Result<bool> {
+    Ok(open_segment(path, name, system_id)?.is_some())
+}
+
+/// None: there is no such file, or it is another segment's.
+fn open_segment(
+    path: &Path,
+    name: SegmentName,
+    system_id: SystemId,
+) -> Result<Option<(File, SegmentHeader)>> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(Error::io(format!("open {}", path.display()), &cause)),
+    };
+    let reading = || format!("read {}", path.display());
+    let size = file.metadata().doing(reading)?.len();
+    let mut first = [0; SegmentHeader::LENGTH];
+    let header = SegmentHeader::parse(read_some(&mut file, &mut first).doing(reading)?);
+    file.rewind().doing(reading)?;
+    Ok(header
+        .ok()
+        .filter(|header| header.system_id == system_id && header.check(name, size).is_ok())
+        .map(|header| (file, header)))
 }
 
 fn read_some<'b>(file: &mut File, buffer: &'b mut [u8]) -> std::io::Result<&'b [u8]> {
@@ -76,4 +92,11 @@ fn read_some<'b>(file: &mut File, buffer: &'b mut [u8]) -> std::io::Result<&'b [
 pub fn is_standby(data_directory: &Path) -> Result<bool> {
     let signal = data_directory.join("standby.signal");
     signal.try_exists().doing(|| format!("look for {}", signal.display()))
+}
+
+/// Whether the server recovers from an archive: PostgreSQL removes these when recovery has ended (StartupXLOG).
+pub fn is_in_recovery(data_directory: &Path) -> Result<bool> {
+    let signal = data_directory.join("recovery.signal");
+    Ok(is_standby(data_directory)?
+        || signal.try_exists().doing(|| format!("look for {}", signal.display()))?)
 }

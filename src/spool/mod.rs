@@ -6,6 +6,7 @@
 //! only), and no base backup contains it (basebackup.c skips the contents of pg_wal). pg_rewind may copy it to
 //! another server, a file system snapshot to another disk: so every record is bound to what it was made for.
 
+pub mod prefetched;
 pub mod pushed;
 pub mod sealed;
 

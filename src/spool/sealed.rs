@@ -1,13 +1,14 @@
 //! Small records of the spool: JSON in one line, its CRC-32C in the next. A record is there whole or not at
 //! all: one that a power cut, a full disk or another version left unreadable counts as none.
 
+use std::io::Write;
 use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::durable;
-use crate::error::{Error, Result};
+use crate::error::{Error, IoContext, Result};
 
 /// Records are far smaller.
 const MOST: u64 = 4 << 20;
@@ -15,6 +16,13 @@ const MOST: u64 = 4 << 20;
 /// Writes a record durably under its name, replacing what is there.
 pub fn write<T: Serialize>(path: &Path, record: &T) -> Result<()> {
     durable::write_file(path, &seal(record)?, 0o600)
+}
+
+/// Writes a record that may be lost with a power cut.
+pub fn place<T: Serialize>(path: &Path, record: &T) -> Result<()> {
+    let mut staged = durable::StagedFile::create(path, 0o600)?;
+    staged.write_all(&seal(record)?).doing(|| format!("write {}", path.display()))?;
+    staged.place()
 }
 
 /// Reads a record. None: there is none, or none that can be relied on.

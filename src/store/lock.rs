@@ -1,7 +1,5 @@
 //! A lock file that serializes processes working on one key. Only a courtesy: `create` is what keeps two
 //! writers apart; the lock saves the second the work, and keeps its error from being a race.
-//!
-//! fs2 by its full path: std's File has methods of the same names, which would win silently.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
@@ -10,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Key;
 use crate::error::{Error, IoContext, Result};
+use crate::flock;
 
 /// How long to sleep between tries.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -51,10 +50,8 @@ fn try_lock(path: &Path) -> Result<Option<File>> {
         .write(true)
         .open(path)
         .doing(|| format!("create lock file {}", path.display()))?;
-    match fs2::FileExt::try_lock_exclusive(&file) {
-        Ok(()) => {}
-        Err(cause) if cause.raw_os_error() == fs2::lock_contended_error().raw_os_error() => return Ok(None),
-        Err(cause) => return Err(Error::io(format!("lock {}", path.display()), &cause)),
+    if !flock::try_exclusive(&file).doing(|| format!("lock {}", path.display()))? {
+        return Ok(None);
     }
     let ours = file.metadata().doing(|| format!("look at lock file {}", path.display()))?;
     match path.metadata() {

@@ -20,6 +20,8 @@ pub struct PidFile {
     /// A backend that runs alone (`postgres --single`), not a server.
     pub standalone: bool,
     pub data_directory: PathBuf,
+    /// When it was started, seconds since 1970.
+    pub started: Option<i64>,
     pub port: Option<u16>,
     pub socket_directory: Option<PathBuf>,
     pub status: Option<Status>,
@@ -45,6 +47,7 @@ impl PidFile {
             pid: pid.checked_abs().filter(|pid| *pid > 0)?,
             standalone: pid < 0,
             data_directory: PathBuf::from(line(2).unwrap_or_default()),
+            started: line(3).and_then(|started| started.parse().ok()),
             port: line(4).and_then(|port| port.parse().ok()),
             socket_directory: line(5).map(PathBuf::from),
             status: line(8).and_then(Status::parse),
@@ -117,6 +120,7 @@ mod tests {
             pid: 4711,
             standalone: false,
             data_directory: "/data".into(),
+            started: Some(1_763_800_000),
             port: Some(5433),
             socket_directory: Some("/run/pg".into()),
             status: Some(Status::Ready),

@@ -11,6 +11,7 @@ use rustix::process::{Pid, geteuid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, IoContext, Result};
+use crate::host;
 
 /// A process somewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +41,7 @@ impl Process {
             user: user_name(),
             pid: rustix::process::getpid().as_raw_pid(),
             start_time,
-            boot_id: read("/proc/sys/kernel/random/boot_id")?.trim().to_string(),
+            boot_id: host::boot_id()?,
             pid_namespace: namespace.to_string_lossy().into_owned(),
         })
     }
