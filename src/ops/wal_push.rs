@@ -8,7 +8,7 @@
 mod ahead;
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -22,11 +22,12 @@ use crate::pg::history::TimelineHistory;
 use crate::pg::label::BackupHistory;
 use crate::pg::lsn::{SystemId, Timeline};
 use crate::pg::names::{SegmentName, WalFile};
-use crate::pg::wal::{Extent, SegmentHeader, TimelineMatch, Walk};
+use crate::pg::wal::{Extent, SegmentHeader};
 use crate::pg::wal_dir;
-use crate::pipe::compress::{Compressed, Options, compress};
-use crate::repo::segment::{self, Description, Stored};
-use crate::repo::{Cluster, ClusterHeader, Repository};
+use crate::pipe::compress::Options;
+use crate::repo::intake::{self, Incoming};
+use crate::repo::segment::{self, Stored};
+use crate::repo::{Cluster, Repository};
 use crate::spool::{Spool, prefetched};
 
 /// More threads than this gain nothing on one segment.
@@ -118,26 +119,16 @@ impl Push<'_> {
         self.check_owner(name, &header)?;
         let cluster = self.cluster(header.system_id)?;
         let history = self.find_history(&cluster, name.timeline)?;
-        check_timeline(name, &header, timeline_match, history.parsed.as_ref())?;
-        cluster.ensure_header(&ClusterHeader {
-            version: 1,
-            system_id: header.system_id,
-            postgres_major: header.format.major(),
-            segment_size: header.segment_size,
-            wal_block_size: header.block_size,
-        })?;
+        intake::check_timeline(name, &header, timeline_match, history.parsed.as_ref())?;
+        cluster.ensure_header(&intake::cluster_header(&header))?;
         self.bring(&cluster, &history)?;
-        let _lock = cluster.store().lock(&cluster.layout().lock(self.file)?, self.lock_wait)?;
-        let stored = self.store(&cluster, &header, name, extent, source)?;
-        really_there(&cluster, stored)
+        let place = self.path.display().to_string();
+        let incoming = Incoming { cluster: &cluster, name, extent, header, place };
+        incoming.store(source, &self.options(), self.lock_wait)
     }
 
     fn read_header(&self, source: &mut File) -> Result<SegmentHeader> {
-        let reading = || format!("read {}", self.path.display());
-        let mut first = Vec::with_capacity(SegmentHeader::LENGTH);
-        source.take(SegmentHeader::LENGTH as u64).read_to_end(&mut first).doing(reading)?;
-        source.seek(SeekFrom::Start(0)).doing(reading)?;
-        SegmentHeader::parse(&first).map_err(|error| error.context(self.path.display()))
+        intake::read_header(source, &self.path.display().to_string())
     }
 
     /// A damaged system identifier would put the segment where nobody looks for it.
@@ -210,58 +201,12 @@ impl Push<'_> {
         read_plain(opened, &path)
     }
 
-    fn store(
-        &self,
-        cluster: &Cluster,
-        header: &SegmentHeader,
-        name: SegmentName,
-        extent: Extent,
-        mut source: File,
-    ) -> Result<Stored> {
-        let mut walk = Walk::new(header, name, extent);
-        let display = self.path.display().to_string();
-        let options = self.options();
-        let compressed = compress(&mut source, &display, &options, &mut |bytes| walk.feed(bytes))?;
-        let facts = walk.finish();
-        self.refuse_changed_size(header, &compressed)?;
-        if !facts.damage.is_empty() {
-            let first = facts.damage.first.first().map(|damage| format!("{}: {}", damage.lsn, damage.what));
-            tracing::error!(
-                "{} is damaged in {} places; it is archived as it is; the first: {}",
-                self.path.display(),
-                facts.damage.count,
-                first.as_deref().unwrap_or("not kept")
-            );
-        }
-        let description = Description {
-            file: self.file,
-            postgres_major: header.format.major(),
-            segment_size: header.segment_size,
-            wal_block_size: header.block_size,
-            host: host::name(),
-            facts,
-        };
-        segment::put(cluster, description, compressed)
-    }
-
     fn options(&self) -> Options {
         Options {
             level: self.config.compression_level,
             workers: self.workers,
             spool: self.config.spool.clone().unwrap_or_else(std::env::temp_dir),
         }
-    }
-
-    fn refuse_changed_size(&self, header: &SegmentHeader, compressed: &Compressed) -> Result<()> {
-        if compressed.raw_size == header.segment_size.bytes() {
-            return Ok(());
-        }
-        Err(Error::transient(format!(
-            "{} changed while it was read: {} bytes came instead of {}",
-            self.path.display(),
-            compressed.raw_size,
-            header.segment_size.bytes()
-        )))
     }
 
     fn history(&self, timeline: Timeline) -> Result<Stored> {
@@ -273,7 +218,7 @@ impl Push<'_> {
             self.bring_ancestors(&cluster, &history)?;
         }
         self.clear_prefetched();
-        really_there(&cluster, stored)
+        intake::really_there(&cluster, stored)
     }
 
     /// A server archives a history when it has been promoted: what a killed prefetcher left is of no use.
@@ -292,7 +237,7 @@ impl Push<'_> {
             .and_then(|history| history.check_name(self.file, size))
             .map_err(|error| error.context(self.path.display()))?;
         let (cluster, stored) = self.put_plain(&content)?;
-        really_there(&cluster, stored)
+        intake::really_there(&cluster, stored)
     }
 
     /// History files carry no system identifier: the server's pg_control tells whose they are.
@@ -326,40 +271,4 @@ fn read_plain(file: File, path: &Path) -> Result<Vec<u8>> {
         return Err(Error::corrupt(format!("{} has over {MOST_PLAIN} bytes", path.display())));
     }
     Ok(content)
-}
-
-/// If the repository's disk was unmounted after we opened it, what we created lies on the disk below.
-fn really_there(cluster: &Cluster, stored: Stored) -> Result<Stored> {
-    if stored == Stored::New {
-        cluster.repository().confirm().map_err(|error| error.context("stored, but not in the repository"))?;
-    }
-    Ok(stored)
-}
-
-/// A segment may begin with pages of an older timeline only where its history forks (XLogInitNewTimeline
-/// copies the beginning of the parent's segment).
-fn check_timeline(
-    name: SegmentName,
-    header: &SegmentHeader,
-    timeline_match: TimelineMatch,
-    history: Option<&TimelineHistory>,
-) -> Result<()> {
-    let TimelineMatch::Older(older) = timeline_match else { return Ok(()) };
-    let begins = format!("could not accept {name}: it begins with a page of timeline {older}");
-    let Some(history) = history else {
-        return Err(Error::corrupt(format!(
-            "{begins}, and there is no history of timeline {}",
-            name.timeline
-        ))
-        .with_hint(format!("bring {} into its directory", WalFile::History(name.timeline))));
-    };
-    let size = header.segment_size;
-    let leaves = history.switch_point(older).map(|fork| size.segment_of(fork));
-    if leaves == Some(size.segment_of(header.page_address)) {
-        return Ok(());
-    }
-    Err(Error::corrupt(format!(
-        "{begins}, but the history of timeline {} does not leave that one in this segment",
-        name.timeline
-    )))
 }

@@ -10,6 +10,7 @@ pub mod escape;
 #[cfg(test)]
 pub mod fixture;
 pub mod hole;
+pub mod intake;
 pub mod layout;
 pub mod lease;
 pub mod map;
