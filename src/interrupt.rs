@@ -1,5 +1,6 @@
 //! Being asked to end: SIGINT, SIGTERM and SIGHUP set a flag, which long work looks at between its steps, so
 //! that it can clean up behind itself. A second signal ends the process at once, as if nobody had listened.
+//! A signal that we were started to ignore stays ignored: nohup means that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +22,8 @@ impl Interrupt {
     /// Listens from now on.
     pub fn install() -> Result<Self> {
         let interrupt = Self::default();
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let ignored = ignored_signals()?;
+        for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !contains(ignored, *signal)) {
             let listen = || {
                 // In this order: the first signal finds the flag unset and only sets it.
                 flag::register_conditional_default(signal, interrupt.0.clone())?;
@@ -64,9 +66,35 @@ impl Interrupt {
     }
 }
 
+/// The set of signals that this process ignores, a bit for each.
+fn ignored_signals() -> Result<u64> {
+    let path = "/proc/self/status";
+    let status = std::fs::read_to_string(path).doing(|| format!("read {path}"))?;
+    parse_ignored(&status).ok_or_else(|| Error::bug(format!("{path} does not say which signals are ignored")))
+}
+
+fn parse_ignored(status: &str) -> Option<u64> {
+    let digits = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    u64::from_str_radix(digits.trim(), 16).ok()
+}
+
+fn contains(set: u64, signal: i32) -> bool {
+    // The lowest bit is signal 1's (proc(5)).
+    signal > 0 && set.checked_shr(signal as u32 - 1).is_some_and(|set| set & 1 == 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ignored_signals_are_read_from_the_process_status() {
+        let set = parse_ignored("Name:\tx\nSigIgn:\t0000000000001001\nSigCgt:\t0\n").expect("there");
+        assert!(contains(set, SIGHUP) && contains(set, 13));
+        assert!(!contains(set, SIGINT) && !contains(set, SIGTERM) && !contains(set, 0) && !contains(set, 99));
+        assert_eq!(parse_ignored("Name:\tx\n"), None);
+        assert!(ignored_signals().is_ok());
+    }
 
     #[test]
     fn a_set_flag_ends_work_and_sleep_of_every_clone() {

@@ -17,3 +17,4 @@ pub mod progress;
 pub mod repo;
 pub mod spool;
 pub mod store;
+pub mod threads;

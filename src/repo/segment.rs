@@ -412,11 +412,7 @@ fn plain_key(cluster: &Cluster, file: WalFile) -> Result<Key> {
 
 /// Whether the repository has a segment, without opening it.
 pub fn exists(cluster: &Cluster, segment: SegmentName) -> Result<bool> {
-    match cluster.store().head(&cluster.layout().segment(segment)?) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == Kind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
+    cluster.store().exists(&cluster.layout().segment(segment)?)
 }
 
 #[cfg(test)]

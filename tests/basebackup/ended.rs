@@ -95,6 +95,24 @@ fn an_interrupted_backup_cleans_up_behind_itself() {
 }
 
 #[test]
+fn a_backup_under_nohup_goes_on_when_its_terminal_is_gone() {
+    let repo = TestRepo::init();
+    let primary = primary(&repo);
+    let backup = repo.std_program("basebackup");
+    let mut command = command("nohup");
+    command.arg(backup.get_program()).args(["--rate-limit", "100kB", "--jobs", "2"]).envs(primary.env());
+    command.envs(backup.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let running = Running(Some(command.spawn().expect("start nohup, which is part of coreutils")));
+    wait_until_copying(&repo, &primary);
+    running.signal(Signal::HUP);
+    running.signal(Signal::HUP);
+    running.signal(Signal::TERM);
+    let (code, said) = running.ends();
+    assert_eq!((code, said.contains("error: interrupted")), (Some(6), true), "{said}");
+}
+
+#[test]
 fn an_interrupt_is_heeded_while_the_server_makes_its_checkpoint() {
     let repo = TestRepo::init();
     let primary = Cluster::builder().archive_to(&repo).set("checkpoint_timeout", "1h").start();

@@ -7,7 +7,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::thread::{self, Scope};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -20,6 +20,7 @@ use crate::pg::control::ControlFile;
 use crate::pg::datadir::{DataDir, Found, FoundKind};
 use crate::repo::map::{Attributes, FileMode, MapPath};
 use crate::repo::pack::PackWriter;
+use crate::threads;
 
 /// How often the thread that writes looks whether it shall go on.
 const WATCH: Duration = Duration::from_millis(200);
@@ -77,12 +78,13 @@ pub fn copy(
         (0..PERMITS * jobs).try_for_each(|_| send(&permit, ()))?;
         let (plan, planned) = bounded(jobs);
         let (report, results) = bounded(jobs);
-        let walker = spawn(scope, "walk", move || walk(source, &permits, &plan))?;
-        spawn(scope, "measure", || measure(source))?;
+        let walker = threads::start(scope, "walk", move || walk(source, &permits, &plan))?;
+        threads::start(scope, "measure", || measure(source))?;
         let mut workers = Vec::with_capacity(jobs);
         for _ in 0..jobs {
             let (planned, report, packs) = (planned.clone(), report.clone(), packs.sibling());
-            workers.push(spawn(scope, "copy", move || work(source.reading, packs, &planned, &report))?);
+            workers
+                .push(threads::start(scope, "copy", move || work(source.reading, packs, &planned, &report))?);
         }
         drop((planned, report));
         let written = write(&results, &permit, sink, watch);
@@ -97,17 +99,6 @@ pub fn copy(
         written?;
         Ok(CopiedFiles { packs, skipped: walked? })
     })
-}
-
-fn spawn<'scope, T: Send + 'scope>(
-    scope: &'scope Scope<'scope, '_>,
-    name: &str,
-    run: impl FnOnce() -> T + Send + 'scope,
-) -> Result<thread::ScopedJoinHandle<'scope, T>> {
-    thread::Builder::new()
-        .name(name.into())
-        .spawn_scoped(scope, run)
-        .map_err(|cause| Error::io("start a thread", &cause))
 }
 
 fn send<T>(to: &Sender<T>, item: T) -> Result<()> {

@@ -3,7 +3,7 @@
 //! Invariant: whatever fails before the header, nothing of this run stays in the repository; what a killed
 //! run leaves, the next one sweeps.
 
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 use crate::error::{Error, Result};
 use crate::repo::Cluster;
@@ -12,6 +12,7 @@ use crate::repo::layout::Name;
 use crate::repo::lease::Lease;
 use crate::repo::map::{MapSummary, MapWriter};
 use crate::repo::pack::{PackSummary, PackWriter};
+use crate::threads;
 
 /// Packs and a map to which no header refers yet. Dropped without [`Unpublished::publish`], they are removed.
 pub struct Unpublished<'a> {
@@ -32,9 +33,13 @@ impl<'a> Unpublished<'a> {
     ) -> Result<(Self, MapSummary)> {
         let mut unpublished = Self { cluster, label, packs: Vec::new(), map: None };
         let finished: Vec<Result<Vec<PackSummary>>> = thread::scope(|scope| {
-            let finishing: Vec<_> = packs.into_iter().map(|packs| scope.spawn(|| packs.finish())).collect();
+            let finish = |packs: PackWriter| threads::start(scope, "finish", || packs.finish());
+            let finishing: Vec<_> = packs.into_iter().map(finish).collect();
             let panicked = |_| Err(Error::bug("a thread panicked"));
-            finishing.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
+            let join = |thread: Result<_>| {
+                thread.and_then(|thread: ScopedJoinHandle<_>| thread.join().unwrap_or_else(panicked))
+            };
+            finishing.into_iter().map(join).collect()
         });
         // Those that succeeded are ours to remove if another failed.
         let failed =

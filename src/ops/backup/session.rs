@@ -15,6 +15,7 @@ use crate::pg::lsn::Lsn;
 use crate::pg::version::PgMajor;
 use crate::repo::backup::CheckpointMode;
 use crate::repo::layout::Name;
+use crate::threads;
 
 /// How often the session is seen to be alive while files are copied.
 const PING_EVERY: Duration = Duration::from_secs(2);
@@ -127,7 +128,7 @@ fn interruptible<T: Send>(
 ) -> Result<T> {
     let session: i32 = client.query_one("select pg_backend_pid()", &[])?.get(0)?;
     std::thread::scope(|scope| {
-        let statement = scope.spawn(|| run(client));
+        let statement = threads::start(scope, "statement", || run(client))?;
         while !statement.is_finished() {
             if let Err(interrupted) = interrupt.sleep(Duration::from_millis(20)) {
                 if let Err(error) = end_session(settings, session) {

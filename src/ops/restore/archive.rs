@@ -15,6 +15,7 @@ use crate::pg::names::SegmentName;
 use crate::pg::wal::{Extent, Landmark, Search, SegmentFacts, SegmentHeader, Unfinished, Walk};
 use crate::repo::catalog::Catalog;
 use crate::repo::segment;
+use crate::threads;
 
 /// Headers that a job reads before they are looked at, once it is clear that many are wanted.
 const MOST_PER_JOB: usize = 64;
@@ -37,7 +38,8 @@ impl StoredArchive<'_> {
         }
         let shares = std::thread::scope(|scope| {
             let read = |names: &[SegmentName]| names.iter().map(|name| self.facts_of(*name)).collect();
-            let jobs: Vec<_> = names.chunks(share).map(|names| scope.spawn(move || read(names))).collect();
+            let start = |names| threads::start(scope, "headers", move || read(names));
+            let jobs: Vec<_> = names.chunks(share).map(start).collect::<Result<_>>()?;
             let joined = jobs.into_iter().map(|job| match job.join() {
                 Ok(facts) => facts,
                 Err(_) => Err(Error::bug("a reader of segment headers ended early")),

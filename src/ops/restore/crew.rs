@@ -19,6 +19,7 @@ use super::tree;
 use crate::error::{Error, Result};
 use crate::repo::map::MapReader;
 use crate::repo::pack::PackReader;
+use crate::threads;
 
 /// Files that one task shapes, at most.
 const FILES_IN_TASK: usize = 64;
@@ -49,7 +50,7 @@ pub fn copy(job: &FilesJob<'_>, map: &MapReader, durability: &Durability) -> Res
     let counter = Arc::new(counter);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let flusher = scope.spawn(|| stopping(&stop, flush_when_due(durability, due)));
+        let flusher = threads::start(scope, "flush", || stopping(&stop, flush_when_due(durability, due)))?;
         let (tasks, queue) = bounded(2 * job.jobs.get());
         let (alive, ended) = bounded::<()>(0);
         let hire = |_| {
@@ -60,11 +61,11 @@ pub fn copy(job: &FilesJob<'_>, map: &MapReader, durability: &Durability) -> Res
                 copied: Copied::default(),
             };
             let (queue, alive, stop) = (queue.clone(), alive.clone(), &stop);
-            Ok(scope.spawn(move || {
+            threads::start(scope, "restore", move || {
                 let copied = stopping(stop, worker.run(&queue, stop));
                 drop(alive);
                 copied
-            }))
+            })
         };
         let workers: Vec<ScopedJoinHandle<'_, Result<Copied>>> =
             (0..job.jobs.get()).map(hire).collect::<Result<_>>()?;
