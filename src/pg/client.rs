@@ -6,8 +6,9 @@
 
 mod certificate;
 mod connect;
-mod failure;
-mod tls;
+pub(super) mod failure;
+pub(super) mod hosts;
+pub(super) mod tls;
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::pg::version::PgMajor;
 pub type Param<'a> = &'a (dyn ToSql + Sync);
 
 /// Ours, unless the environment chose another application_name.
-const APPLICATION_NAME: &str = "pgark";
+pub(super) const APPLICATION_NAME: &str = "pgark";
 
 /// Without effect on the server's own settings. All names exist from PostgreSQL 14 to 18 except those of
 /// the timeouts, which are looked up.

@@ -13,7 +13,7 @@ use crate::error::{Error, Kind};
 
 /// What a failed attempt to connect leaves to try (PQconnectPoll in libpq's fe-connect.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(in crate::pg) enum Next {
     /// The server is not there or not ready: another host may be.
     OtherHost,
     /// The server or its TLS refused us: with or without encryption it may not.
@@ -21,9 +21,58 @@ pub(super) enum Next {
     Nothing,
 }
 
+/// What the server said when it refused something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::pg) struct Refusal {
+    /// SQLSTATE.
+    pub code: String,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl From<&DbError> for Refusal {
+    fn from(error: &DbError) -> Self {
+        Self {
+            code: error.code().code().to_string(),
+            message: error.message().to_string(),
+            detail: error.detail().map(String::from),
+            hint: error.hint().map(String::from),
+        }
+    }
+}
+
+impl Refusal {
+    /// The message with its detail.
+    pub fn sentence(&self) -> String {
+        match &self.detail {
+            Some(detail) => format!("{} ({detail})", self.message),
+            None => self.message.clone(),
+        }
+    }
+
+    pub fn kind(&self) -> Kind {
+        if is_transient(&self.code) { Kind::Transient } else { Kind::Postgres }
+    }
+
+    /// What a failed statement or command is reported as: "<what>: <message>".
+    pub fn error(&self, what: &str) -> Error {
+        let failed = Error::new(self.kind(), format!("{what}: {}", self.sentence()));
+        match self.advice() {
+            Some(hint) => failed.with_hint(hint),
+            None => failed,
+        }
+    }
+
+    /// The server's hint, else ours.
+    fn advice(&self) -> Option<String> {
+        self.hint.clone().or_else(|| refusal_hint(&self.code).map(String::from))
+    }
+}
+
 /// A failed attempt to connect.
 #[derive(Clone, Debug)]
-pub(super) struct Failure {
+pub(in crate::pg) struct Failure {
     pub kind: Kind,
     pub cause: String,
     pub hint: Option<String>,
@@ -31,11 +80,11 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    fn new(next: Next, cause: impl Into<String>, hint: &str) -> Self {
+    pub fn new(next: Next, cause: impl Into<String>, hint: &str) -> Self {
         Self { kind: Kind::Postgres, cause: cause.into(), hint: Some(hint.into()), next }
     }
 
-    pub(super) fn timed_out(seconds: u64) -> Self {
+    pub fn timed_out(seconds: u64) -> Self {
         Self::new(
             Next::OtherHost,
             format!("no answer within {seconds} s"),
@@ -43,19 +92,19 @@ impl Failure {
         )
     }
 
-    pub(super) fn wrong_session(cause: &str) -> Self {
+    pub fn wrong_session(cause: &str) -> Self {
         Self::new(Next::OtherHost, cause, "name the right server, or change PGTARGETSESSIONATTRS")
     }
 
     /// Before anything was sent: files that could not be read, a missing host name.
-    pub(super) fn setup(error: Error) -> Self {
+    pub fn setup(error: Error) -> Self {
         let hint = error.hint().map(String::from);
         Self { kind: error.kind(), cause: error.message().to_string(), hint, next: Next::Nothing }
     }
 
-    pub(super) fn connecting(error: &postgres::Error, to_socket: bool) -> Self {
+    pub fn connecting(error: &postgres::Error, to_socket: bool) -> Self {
         if let Some(refusal) = error.as_db_error() {
-            return Self::refused(refusal);
+            return Self::refused(&refusal.into());
         }
         if let Some(cause) = find_source::<rustls::Error>(error) {
             return Self::tls(cause);
@@ -65,35 +114,39 @@ impl Failure {
         }
         let cause = deepest(error);
         match cause.as_str() {
-            "password missing" => Self::new(
-                Next::OtherEncryption,
-                "the server wants a password and none is known",
-                "set PGPASSWORD or PGPASSFILE, or add a line to ~/.pgpass",
-            ),
-            "server does not support TLS" => Self::new(
-                Next::OtherEncryption,
-                "the server does not offer TLS",
-                "set ssl = on in the server's postgresql.conf, or change PGSSLMODE",
-            ),
+            "password missing" => Self::no_password(),
+            "server does not support TLS" => Self::no_tls(),
             _ => Self { kind: Kind::Postgres, cause, hint: None, next: Next::OtherEncryption },
         }
     }
 
-    fn refused(refusal: &DbError) -> Self {
-        let cause = with_detail(refusal);
-        let code = refusal.code();
-        let mut failure = Self::new(Next::OtherEncryption, cause, "");
-        failure.hint = refusal.hint().map(String::from).or_else(|| refusal_hint(code).map(String::from));
-        if *code == SqlState::CANNOT_CONNECT_NOW {
-            failure.next = Next::OtherHost;
-        }
-        if is_transient(code) {
-            failure.kind = Kind::Transient;
-        }
-        failure
+    pub fn no_password() -> Self {
+        Self::new(
+            Next::OtherEncryption,
+            "the server wants a password and none is known",
+            "set PGPASSWORD or PGPASSFILE, or add a line to ~/.pgpass",
+        )
     }
 
-    fn tls(cause: &rustls::Error) -> Self {
+    pub fn no_tls() -> Self {
+        Self::new(
+            Next::OtherEncryption,
+            "the server does not offer TLS",
+            "set ssl = on in the server's postgresql.conf, or change PGSSLMODE",
+        )
+    }
+
+    pub fn refused(refusal: &Refusal) -> Self {
+        let starting = refusal.code == SqlState::CANNOT_CONNECT_NOW.code();
+        Self {
+            kind: refusal.kind(),
+            cause: refusal.sentence(),
+            hint: refusal.advice(),
+            next: if starting { Next::OtherHost } else { Next::OtherEncryption },
+        }
+    }
+
+    pub fn tls(cause: &rustls::Error) -> Self {
         let hint = match cause {
             rustls::Error::InvalidCertificate(certificate) => certificate_hint(certificate),
             _ => "check the server's ssl settings, PGSSLMODE, PGSSLCERT and PGSSLKEY",
@@ -101,7 +154,7 @@ impl Failure {
         Self::new(Next::OtherEncryption, format!("TLS failed: {cause}"), hint)
     }
 
-    fn io(cause: &io::Error, to_socket: bool) -> Self {
+    pub fn io(cause: &io::Error, to_socket: bool) -> Self {
         let hint = match cause.kind() {
             io::ErrorKind::PermissionDenied => "run this as a user that may use the server's socket",
             _ if to_socket => {
@@ -120,13 +173,7 @@ impl Failure {
 pub(super) fn statement(sql: &str, error: &postgres::Error) -> Error {
     let what = format!("could not run \"{}\"", first_words(sql));
     if let Some(refusal) = error.as_db_error() {
-        let kind = if is_transient(refusal.code()) { Kind::Transient } else { Kind::Postgres };
-        let failed = Error::new(kind, format!("{what}: {}", with_detail(refusal)));
-        let hint = refusal.hint().or_else(|| refusal_hint(refusal.code()));
-        return match hint {
-            Some(hint) => failed.with_hint(hint),
-            None => failed,
-        };
+        return Refusal::from(refusal).error(&what);
     }
     let cause = deepest(error);
     if error.is_closed() || find_source::<io::Error>(error).is_some() {
@@ -146,21 +193,13 @@ fn first_words(sql: &str) -> String {
     line.chars().take(LIMIT).chain("...".chars()).collect()
 }
 
-fn with_detail(refusal: &DbError) -> String {
-    match refusal.detail() {
-        Some(detail) => format!("{} ({detail})", refusal.message()),
-        None => refusal.message().to_string(),
-    }
-}
-
 /// Starting, stopping, recovering, or out of connections or memory: later it may work.
-fn is_transient(code: &SqlState) -> bool {
-    let text = code.code();
-    text.starts_with("53") || text.starts_with("57P0") || text.starts_with("08")
+fn is_transient(code: &str) -> bool {
+    code.starts_with("53") || code.starts_with("57P0") || code.starts_with("08")
 }
 
-fn refusal_hint(code: &SqlState) -> Option<&'static str> {
-    Some(match code.code() {
+fn refusal_hint(code: &str) -> Option<&'static str> {
+    Some(match code {
         "28P01" => "set PGPASSWORD, or correct the line in ~/.pgpass (PGPASSFILE)",
         "28000" => "choose the user with PGUSER or --user, or allow it in the server's pg_hba.conf",
         "3D000" => "choose the database with PGDATABASE or --dbname",
@@ -228,10 +267,10 @@ mod tests {
     #[test]
     fn what_may_pass_is_transient() {
         for code in ["57P03", "57P01", "53300", "08006"] {
-            assert!(is_transient(&SqlState::from_code(code)), "{code}");
+            assert!(is_transient(code), "{code}");
         }
         for code in ["28P01", "42501", "57014", "XX000"] {
-            assert!(!is_transient(&SqlState::from_code(code)), "{code}");
+            assert!(!is_transient(code), "{code}");
         }
     }
 }

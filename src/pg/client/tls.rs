@@ -23,8 +23,13 @@ use super::certificate;
 use crate::error::{Error, IoContext, Result};
 use crate::pg::conninfo::{ClientCertificate, Roots, SslMode, TlsSettings, TlsVersion};
 
-/// Reads the certificates and prepares the handshake.
+/// What the crate below connects with.
 pub(super) fn connector(settings: &TlsSettings) -> Result<MakeRustlsConnect> {
+    config(settings).map(MakeRustlsConnect::new)
+}
+
+/// Reads the certificates and prepares the handshake.
+pub(in crate::pg) fn config(settings: &TlsSettings) -> Result<ClientConfig> {
     let provider = ring::default_provider();
     let verifier = Verifier {
         trusted: trusted(&settings.roots)?,
@@ -52,7 +57,7 @@ pub(super) fn connector(settings: &TlsSettings) -> Result<MakeRustlsConnect> {
     config.enable_sni = settings.send_server_name;
     // What libpq from 17 on sends, and what a server insists on when TLS comes first (sslnegotiation).
     config.alpn_protocols = vec![b"postgresql".to_vec()];
-    Ok(MakeRustlsConnect::new(config))
+    Ok(config)
 }
 
 fn versions(settings: &TlsSettings) -> Vec<&'static rustls::SupportedProtocolVersion> {
