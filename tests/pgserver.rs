@@ -8,6 +8,8 @@ mod connecting;
 mod encrypting;
 #[path = "pgserver/recovering.rs"]
 mod recovering;
+#[path = "pgserver/replicating.rs"]
+mod replicating;
 #[path = "pgserver/settings.rs"]
 mod settings;
 #[path = "pgserver/starting.rs"]

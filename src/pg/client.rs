@@ -4,7 +4,7 @@
 //! Invariants: the session's own settings neither end it (no timeouts) nor change what it reads (schemas,
 //! encoding, date format); a peer that vanished is noticed (keepalives); no error shows a secret.
 
-mod certificate;
+pub(super) mod certificate;
 mod connect;
 pub(super) mod failure;
 pub(super) mod hosts;

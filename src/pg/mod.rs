@@ -15,6 +15,7 @@ pub mod oid;
 pub mod page;
 pub mod recovery;
 pub mod relfile;
+pub mod replication;
 pub mod server;
 pub mod settings;
 pub mod settings_file;

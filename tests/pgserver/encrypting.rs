@@ -16,15 +16,15 @@ fn openssl(directory: &Path, arguments: &str) {
 }
 
 /// An authority, and a server with TLS whose certificate it issued with these names.
-struct Encrypted {
-    cluster: Cluster,
-    files: PathBuf,
+pub struct Encrypted {
+    pub cluster: Cluster,
+    pub files: PathBuf,
 }
 
 const KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
 
 impl Encrypted {
-    fn start(subject: &str, extensions: &str) -> Self {
+    pub fn start(subject: &str, extensions: &str) -> Self {
         let cluster = Cluster::builder().set("listen_addresses", "127.0.0.1").build();
         let files = cluster.scratch().make_dir("tls");
         openssl(&files, &format!("req -x509 {KEY} -keyout ca.key -out ca.crt -days 30 -subj /CN=authority"));
@@ -39,11 +39,11 @@ impl Encrypted {
         Self { cluster, files }
     }
 
-    fn conninfo(&self, host: &str, rest: &str) -> String {
+    pub fn conninfo(&self, host: &str, rest: &str) -> String {
         format!("host={host} hostaddr=127.0.0.1 port={} user=postgres {rest}", self.cluster.port())
     }
 
-    fn file(&self, name: &str) -> String {
+    pub fn file(&self, name: &str) -> String {
         self.files.join(name).display().to_string()
     }
 

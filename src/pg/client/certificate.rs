@@ -8,6 +8,7 @@ use rustls::CertificateError;
 use rustls::client::verify_server_name;
 use rustls::pki_types::{CertificateDer, IpAddr, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::ParsedCertificate;
+use sha2::{Digest, Sha256, Sha384, Sha512};
 use x509_cert::Certificate;
 use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::der::{Decode, Encode};
@@ -15,6 +16,23 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
+
+/// RSA with MD5, SHA-1 and SHA-256, ECDSA with SHA-1 and SHA-256.
+const SHA256_SIGNATURES: [ObjectIdentifier; 5] = [
+    ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.4"),
+    ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.5"),
+    ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11"),
+    ObjectIdentifier::new_unwrap("1.2.840.10045.4.1"),
+    ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2"),
+];
+const SHA384_SIGNATURES: [ObjectIdentifier; 2] = [
+    ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.12"),
+    ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3"),
+];
+const SHA512_SIGNATURES: [ObjectIdentifier; 2] = [
+    ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.13"),
+    ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.4"),
+];
 
 type Verdict = Result<(), rustls::Error>;
 
@@ -43,6 +61,21 @@ pub(super) fn public_key(
 ) -> Result<SubjectPublicKeyInfoDer<'static>, rustls::Error> {
     let key = parse(der)?.tbs_certificate.subject_public_key_info.to_der();
     key.map(SubjectPublicKeyInfoDer::from).map_err(|_| CertificateError::BadEncoding.into())
+}
+
+/// tls-server-end-point (RFC 5929): a digest of the certificate with the algorithm of its signature, or
+/// SHA-256 in place of MD5 and SHA-1. None for signatures that have no such algorithm, such as Ed25519.
+pub(in crate::pg) fn channel_binding(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let algorithm = parse(der).ok()?.signature_algorithm.oid;
+    if SHA256_SIGNATURES.contains(&algorithm) {
+        Some(Sha256::digest(der).to_vec())
+    } else if SHA384_SIGNATURES.contains(&algorithm) {
+        Some(Sha384::digest(der).to_vec())
+    } else if SHA512_SIGNATURES.contains(&algorithm) {
+        Some(Sha512::digest(der).to_vec())
+    } else {
+        None
+    }
 }
 
 fn parse(der: &CertificateDer<'_>) -> Result<Certificate, rustls::Error> {
@@ -123,6 +156,7 @@ mod tests {
             prop_assert!(check_name(&der, &name).is_err());
             prop_assert!(check_validity(&der, UnixTime::now()).is_err());
             prop_assert!(public_key(&der).is_err());
+            prop_assert!(channel_binding(&der).is_none());
         }
     }
 }
