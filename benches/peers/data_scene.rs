@@ -30,7 +30,10 @@ impl DataScene {
             .start();
         cluster.pgbench_init(scale);
         cluster.archive_everything();
-        cluster.append_config(&format!("archive_command = 'sh {} %p'", script(&cluster).display()));
+        cluster.append_config(&format!(
+            "archive_command = 'sh {} %p'",
+            cluster.scratch().join(SCRIPT).display()
+        ));
         let scene = Self { cluster };
         scene.archive_with(None);
         scene.cluster.reload();
@@ -41,7 +44,7 @@ impl DataScene {
     /// From now on the server archives with this, which lacks the path; with nothing it only says so.
     pub fn archive_with(&self, call: Option<&Call>) {
         let line = call.map_or("exit 0\n".to_owned(), |call| format!("exec {} \"$1\"\n", call.shell()));
-        self.cluster.scratch().write("archive.sh", line);
+        self.cluster.scratch().write(SCRIPT, line);
     }
 
     /// CPU time of the server and of everything that it ever waited for: a process that ends leaves its own with
@@ -60,9 +63,8 @@ impl DataScene {
     }
 }
 
-fn script(cluster: &Cluster) -> std::path::PathBuf {
-    cluster.scratch().join("archive.sh")
-}
+/// pgBackRest makes a backup only if archive_command contains its name.
+const SCRIPT: &str = "archive-with-pgark-or-pgbackrest.sh";
 
 /// Ticks of a process if it is the postmaster or a child of it.
 fn stat_of(pid: i32, postmaster: i32) -> Option<u64> {

@@ -1,5 +1,6 @@
 //! Real WAL: a small cluster under pgbench, the segments that it wrote, and a backup from before them.
 //!
+//! Checkpoints are as PostgreSQL has them by default, so pgbench's segments are a mix of records and page images.
 //! Behind pgbench's segments come a few of another kind: full of page images, from an update that touches one row in
 //! every page of a table right after a checkpoint.
 
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::harness::{Cluster, Scratch, Stop, pg_command};
 
-/// pgbench's tables: 300 MB, so that checkpoints keep making page images.
+/// pgbench's tables: 300 MB, so that each checkpoint (every 500 MB of WAL or so) makes page images for a while.
 const SCALE: u32 = 20;
 
 /// A table of 50 MB: about as many bytes of page images.
@@ -35,8 +36,6 @@ impl WalScene {
         let (wal, base) = (scratch.make_dir("wal"), scratch.join("base"));
         let source = Cluster::builder()
             .set("shared_buffers", "512MB")
-            .set("max_wal_size", "8GB")
-            .set("checkpoint_timeout", "30s")
             .set("synchronous_commit", "off")
             .set("archive_mode", "on")
             .set("archive_command", "true")
