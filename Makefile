@@ -1,10 +1,14 @@
-# `make demo` shows what pgark does; `make test` runs all tests. Both install what is missing first (as root,
+# `make demo` shows what pgark does; `make test` runs all tests; `make bench` measures pgark beside its peers, and
+# takes arguments as ARGS="backlog --rounds 7". All install what is missing first (as root,
 # on Debian or Ubuntu) or say what to install.
 
-.PHONY: demo test
+.PHONY: bench demo test
 
 demo:
 	@scripts/demo.sh
 
 test:
 	@scripts/test.sh
+
+bench:
+	@scripts/bench.sh $(ARGS)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what `make demo` and `make test` need and the machine lacks. As root with apt-get it installs; else
+# Installs what `make demo` and `make test` need and the machine lacks, and the programs that are named as
+# arguments, which must be called like their packages. As root with apt-get it installs; else
 # it says what to install and fails. It installs nothing that is there already, and never leaves a PostgreSQL
 # cluster behind that nobody asked for.
 set -euo pipefail
@@ -24,6 +25,9 @@ has jq || missing+=(jq)
 has zstd || missing+=(zstd)
 has openssl || missing+=(openssl)
 has mount || missing+=(mount)
+for program in "$@"; do
+    has "$program" || missing+=("$program")
+done
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 
 if ! has cargo; then
