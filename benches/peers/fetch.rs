@@ -75,7 +75,7 @@ struct StandIn<'a> {
 impl<'a> StandIn<'a> {
     fn start(place: &'a Place<'_>) -> Self {
         let directory = &place.directory;
-        let process = command("/bin/sleep").arg("3600").current_dir(directory).spawn().expect("start sleep");
+        let process = command("/bin/sleep").arg("600").current_dir(directory).spawn().expect("start sleep");
         place.write("postmaster.pid", &format!("{}\n{}\n1\n", process.id(), directory.display()));
         place.write("recovery.signal", "");
         Self { process, directory }
