@@ -9,7 +9,7 @@ use crate::harness::command;
 
 /// Measures pgark beside its peers and prints a table for each kind of work
 #[derive(Parser)]
-#[command(name = "peers")]
+#[command(name = "peers", bin_name = "cargo bench --bench peers --")]
 pub struct Arguments {
     /// The rows to measure; all of them unless named
     rows: Vec<String>,
