@@ -52,6 +52,9 @@ pub struct Push {
     pub jobs: NonZeroUsize,
     /// Files that one call takes along at most; 0: none.
     pub batch: usize,
+    /// Bytes of WAL that may wait; while more do and the repository can't be reached, what has waited longest is
+    /// dropped. None: nothing is ever dropped.
+    pub wal_queue_max: Option<u64>,
 }
 
 /// `[fetch]`
@@ -114,6 +117,7 @@ struct PushFile {
     lock_wait: Option<Span>,
     jobs: Option<NonZeroUsize>,
     batch: Option<usize>,
+    wal_queue_max: Option<Size>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -180,6 +184,7 @@ impl Config {
                 lock_wait: span(file.push.lock_wait, 60),
                 jobs: file.push.jobs.unwrap_or(cores.min(WAL_JOBS)),
                 batch: file.push.batch.unwrap_or(64),
+                wal_queue_max: queue_max(file.push.wal_queue_max)?,
             },
             fetch: Fetch {
                 retry: span(file.fetch.retry, 60),
@@ -204,6 +209,16 @@ impl Config {
                 "give --repo, set PGARK_REPO, or write repo = \"/path\" into {DEFAULT_FILE}"
             ))
         })
+    }
+}
+
+/// Zero means "no limit" in many a program, and would mean "drop everything" here.
+fn queue_max(size: Option<Size>) -> Result<Option<u64>> {
+    match size {
+        Some(Size(0)) => Err(Error::configuration("push.wal_queue_max is 0").with_hint(
+            "leave it out to drop no WAL, ever; else give the size of a long queue, such as \"200GiB\"",
+        )),
+        size => Ok(size.map(|size| size.0)),
     }
 }
 
@@ -249,12 +264,21 @@ mod tests {
     }
 
     #[test]
+    fn wal_is_dropped_only_where_that_is_configured() {
+        let limit = |text| config(text, &Overrides::default()).expect("fine").push.wal_queue_max;
+        assert_eq!(limit(""), None);
+        assert_eq!(limit("[push]\nwal_queue_max = \"2GiB\"\n"), Some(2 << 30));
+    }
+
+    #[test]
     fn mistakes_in_the_file_are_shown_with_their_line() {
         for (text, expected) in [
             ("repo = \"/r\"\nrepoid = \"x\"\n", "line 2: unknown field `repoid`"),
             ("[fetch]\nretry = \"soon\"\n", "line 2: \"soon\" is not a duration"),
             ("[backup]\njobs = 0\n", "line 2: "),
             ("[fetch]\nprefetch_bytes = \"much\"\n", "line 2: \"much\" is not a size"),
+            ("[push]\nwal_queue_max = \"0GiB\"\n", "push.wal_queue_max is 0"),
+            ("[push]\nwal_queue_max = 1000\n", "line 2: "),
             ("cluster = \"a/b\"\n", "cluster: \"a/b\" can't be a name"),
             ("compression_level = 99\n", "compression_level 99"),
             ("repo = [\n", "line 1: unclosed array"),

@@ -60,13 +60,14 @@ pub struct Error {
     kind: Kind,
     message: String,
     hint: Option<String>,
+    unreachable: bool,
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None }
+        Self { kind, message: message.into(), hint: None, unreachable: false }
     }
 
     pub fn configuration(message: impl Into<String>) -> Self {
@@ -113,6 +114,18 @@ impl Error {
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// Says that it is the repository that failed: see [`Error::is_unreachable`].
+    pub fn as_unreachable(mut self) -> Self {
+        self.unreachable = true;
+        self
+    }
+
+    /// Whether a repository could not be reached or written to: not there, full, read-only, forbidden, an
+    /// input or output error. Never for what the repository or we refused, nor for what failed on our side.
+    pub fn is_unreachable(&self) -> bool {
+        self.unreachable
     }
 
     /// Puts what was being done in front of the sentence: "<context>: <message>".

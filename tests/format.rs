@@ -16,7 +16,7 @@ use pgark::pg::lsn::SystemId;
 use pgark::pg::oid::Oid;
 use pgark::progress::{Display, Progress};
 use pgark::repo::backup::{self, BackupHeader};
-use pgark::repo::{Cluster, Repository, lease, pack};
+use pgark::repo::{Cluster, Repository, gap, lease, pack};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/format/v1")
@@ -52,6 +52,15 @@ fn a_lease_of_version_1_names_its_holder() {
     let leases = lease::list(&cluster()).expect("readable");
     let record = leases[0].record.as_ref().expect("a record");
     assert_eq!((record.label.clone(), record.process.pid), (label(), 4711));
+}
+
+#[test]
+fn a_gap_of_version_1_says_what_was_dropped() {
+    let gaps = gap::list(&cluster()).expect("readable");
+    let [gap] = gaps.as_slice() else { panic!("{} gaps", gaps.len()) };
+    assert_eq!(gap.first.to_string(), "00000001000000000000000D");
+    assert_eq!(gap.numbers().expect("possible"), 13..=13);
+    assert_eq!((gap.since, gap.host.as_str()), ("2026-11-23T03:00:00Z".parse().expect("a time"), "db1"));
 }
 
 #[test]

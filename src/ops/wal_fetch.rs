@@ -27,7 +27,7 @@ use crate::pg::lsn::{SegmentSize, SystemId, Timeline};
 use crate::pg::names::{SegmentName, WalFile};
 use crate::pg::wal_dir;
 use crate::repo::catalog::Catalog;
-use crate::repo::{Cluster, Repository, hole, segment};
+use crate::repo::{Cluster, Repository, gap, hole, segment};
 use asking_server::AskingServer;
 pub use prefetch::run as prefetch;
 use ready::Ready;
@@ -250,11 +250,17 @@ impl Fetch<'_> {
             self.deliver(cluster)?;
             return Ok(Outcome::Delivered);
         }
-        Err(Error::not_found(format!(
+        let missing = Error::not_found(format!(
             "{name} is missing from the archive, but {} is there: recovery must not end at this hole",
             hole.later
-        ))
-        .with_hint(format!(
+        ));
+        if let Some(gap) = gap::around(cluster, name) {
+            return Err(missing.with_hint(format!(
+                "{}; restore up to there only, or a backup that was taken later",
+                gap.story()
+            )));
+        }
+        Err(missing.with_hint(format!(
             "bring {name} back from the server that wrote it or its standby (wal-push), then start the server again"
         )))
     }

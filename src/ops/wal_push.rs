@@ -3,9 +3,12 @@
 //!
 //! Refuses a file that is not what its name says, and other content under a stored name, before it writes
 //! anything. Damage inside a segment is not refused: it is what the server has; it is stored, marked and
-//! logged as an error. While more segments wait, `ahead.rs` takes them along.
+//! logged as an error. While more segments wait, `ahead.rs` takes them along; when the repository stays out of
+//! reach, `queue.rs` says what comes of it.
 
 mod ahead;
+mod outage;
+mod queue;
 
 use std::fs::File;
 use std::io::Read;
@@ -36,7 +39,7 @@ const MOST_WORKERS: usize = 4;
 const MOST_PLAIN: u64 = 16 << 20;
 
 /// Stores the file at `path`, as the server named it.
-pub fn run(config: &Config, path: &Path) -> Result<Stored> {
+pub fn run(config: &Config, path: &Path) -> Result<Pushed> {
     let file = wal_file(path)?;
     let data_directory = wal_dir::data_directory(path)?;
     if let Some(directory) = &data_directory {
@@ -52,12 +55,27 @@ pub fn run(config: &Config, path: &Path) -> Result<Stored> {
         workers: cores().min(MOST_WORKERS),
         lock_wait: config.push.lock_wait,
     };
-    match file {
+    let outcome = match file {
         WalFile::Segment(name) => ahead::push(&push, name),
         WalFile::Partial(name) => push.segment(name, Extent::Partial),
         WalFile::History(timeline) => push.history(timeline),
         WalFile::BackupHistory(..) => push.backup_history(),
+    };
+    match outcome {
+        Ok(stored) => {
+            outage::end(&push);
+            Ok(Pushed::Stored(stored))
+        }
+        Err(error) => queue::after_failure(&push, error).map(|()| Pushed::Dropped),
     }
+}
+
+/// How a push ended for which PostgreSQL is told that the file is archived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    Stored(Stored),
+    /// It is not: `push.wal_queue_max` was reached while the repository could not be. That is recorded.
+    Dropped,
 }
 
 fn wal_file(path: &Path) -> Result<WalFile> {

@@ -9,6 +9,7 @@
 //!     <cluster>/<system-id>/backup/<label>/{backup.json,files.jsonl.zst}
 //!     <cluster>/<system-id>/pack/<backup id>-<number>.pack
 //!     <cluster>/<system-id>/lease/<id>.json
+//!     <cluster>/<system-id>/gap/<id>.json
 //!     <cluster>/<system-id>/lock/<WAL file>                 lock files of a local repository
 //!     <cluster>/<system-id>/staging/<id>                    large objects before they get their name
 
@@ -163,6 +164,14 @@ impl ClusterLayout {
         self.key(format_args!("lease/{id}.json"))
     }
 
+    pub fn gaps(&self) -> Result<Key> {
+        self.key(format_args!("gap"))
+    }
+
+    pub fn gap(&self, id: Id) -> Result<Key> {
+        self.key(format_args!("gap/{id}.json"))
+    }
+
     /// Lock files of a local repository: two pushers of one name take turns.
     pub fn lock(&self, file: WalFile) -> Result<Key> {
         self.key(format_args!("lock/{file}"))
@@ -217,6 +226,10 @@ pub fn parse_pack(key: &Key) -> Option<PackId> {
 }
 
 pub fn parse_lease(key: &Key) -> Option<Id> {
+    key.last().strip_suffix(".json")?.parse().ok()
+}
+
+pub fn parse_gap(key: &Key) -> Option<Id> {
     key.last().strip_suffix(".json")?.parse().ok()
 }
 

@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod escape;
 #[cfg(test)]
 pub mod fixture;
+pub mod gap;
 pub mod hole;
 pub mod intake;
 pub mod layout;
@@ -94,7 +95,8 @@ impl Repository {
     pub fn confirm(&self) -> Result<()> {
         let now = read_header(&self.store).map_err(|error| match error.kind() {
             Kind::NotFound => Error::transient(format!("the repository vanished while it was used: {error}"))
-                .with_hint("is its disk mounted?"),
+                .with_hint("is its disk mounted?")
+                .as_unreachable(),
             _ => error,
         })?;
         if now.id != self.header.id {
@@ -206,6 +208,7 @@ fn same_cluster(found: &ClusterHeader, ours: &ClusterHeader) -> Result<()> {
 fn no_repository(location: &Location) -> Error {
     Error::configuration(format!("no repository here: {location}"))
         .with_hint("`pgark init` creates one; or is the disk not mounted?")
+        .as_unreachable()
 }
 
 fn read_header(store: &Store) -> Result<RepositoryHeader> {
@@ -343,6 +346,31 @@ mod tests {
         std::fs::write(foreign.path().join("precious"), "x").expect("written");
         let location = Location::parse(&foreign.path().display().to_string()).expect("location");
         assert!(init(&location).is_err_and(|e| e.message().contains("precious")));
+    }
+
+    #[test]
+    fn out_of_reach_is_what_does_not_answer_and_not_what_refuses() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let location = Location::parse(&dir.path().join("repo").display().to_string()).expect("location");
+        let opened = |pinned| Repository::open(&location, pinned).map_err(|error| error.is_unreachable());
+        assert!(opened(None).expect_err("no directory"));
+        std::fs::create_dir(location.directory()).expect("made");
+        assert!(opened(None).expect_err("an empty mount point"));
+        init(&location).expect("created");
+        let repository = opened(None).expect("there");
+        assert!(!opened(Some(Id::random().expect("id"))).expect_err("another"));
+        let header = location.directory().join("pgark.json");
+        let content = std::fs::read_to_string(&header).expect("read");
+        std::fs::write(&header, content.replace("\"version\": 1", "\"version\": 9")).expect("written");
+        assert!(!opened(None).expect_err("newer"));
+        std::fs::write(&header, "{").expect("written");
+        assert!(!opened(None).expect_err("damaged"));
+        std::fs::remove_dir_all(location.directory()).expect("removed");
+        assert!(repository.confirm().expect_err("vanished").is_unreachable());
+        let key = layout::probe(Id::random().expect("id")).expect("key");
+        assert!(repository.store().create(&key, &b"x"[..]).expect_err("vanished").is_unreachable());
+        std::fs::write(location.directory(), "").expect("written");
+        assert!(repository.store().get(&key).expect_err("no directory").is_unreachable());
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod prefetched;
 pub mod pushed;
 pub mod sealed;
 
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,9 @@ use rustix::fs::Access;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::durable;
 use crate::error::{Error, IoContext, Result};
+use crate::flock;
 
 /// Its name in pg_wal.
 const NAME: &str = "pgark.spool";
@@ -56,6 +59,24 @@ impl Spool {
             .doing(|| format!("write into the spool directory {}", self.directory.display()))
     }
 
+    /// The same for a record that must survive a power cut, names of directories included.
+    pub fn prepare_durable(&self) -> Result<()> {
+        let above = durable::parent(&self.directory);
+        durable::create_dir_all(above)?;
+        self.prepare()?;
+        // Whoever made ours may have been killed before its name was durable.
+        durable::sync_dir(above)
+    }
+
+    /// Keeps other processes out that ask for the lock of this name; None when one has it. Needs
+    /// [`Spool::prepare`].
+    pub fn hold(&self, lock: &str) -> Result<Option<Hold>> {
+        let path = self.directory.join(lock);
+        let doing = || format!("lock {}", path.display());
+        let file = File::options().create(true).truncate(false).write(true).open(&path).doing(doing)?;
+        Ok(flock::try_exclusive(&file).doing(doing)?.then_some(Hold { _file: file }))
+    }
+
     /// Records are believed: nobody else may have written them. The name of a spool in /tmp can be guessed.
     fn refuse_others(&self) -> Result<()> {
         let name = self.directory.display();
@@ -88,6 +109,23 @@ impl Spool {
     pub fn write<T: Serialize>(&self, name: &str, record: &T) -> Result<()> {
         sealed::write(&self.directory.join(name), record)
     }
+
+    /// Removes a record durably, if there is one.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let path = self.directory.join(name);
+        match std::fs::remove_file(&path) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(format!("remove {}", path.display()), &cause))
+            }
+            _ => durable::sync_dir(&self.directory),
+        }
+    }
+}
+
+/// A lock, until dropped.
+#[derive(Debug)]
+pub struct Hold {
+    _file: File,
 }
 
 /// A name for the spool of one data directory among others: the start of a digest of its path.

@@ -6,17 +6,16 @@
 //! directory), which is part of the directory's name, so that nothing made for another is ever looked at.
 //! That something is missing here means nothing at all.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Spool, sealed};
+use super::{Hold, Spool, sealed};
 use crate::durable::StagedFile;
 use crate::error::{IoContext, Result};
-use crate::flock;
 
 /// How the directories' names begin.
 const PREFIX: &str = "prefetched-";
@@ -45,12 +44,6 @@ pub struct NoteId(u64, i64, i64);
 pub struct Prefetched {
     spool: Spool,
     directory: PathBuf,
-}
-
-/// While this lives, no other process prefetches for the same data directory.
-#[derive(Debug)]
-pub struct Hold {
-    _file: File,
 }
 
 impl Prefetched {
@@ -147,12 +140,9 @@ impl Prefetched {
         remove_all(&self.directory)
     }
 
-    /// Becomes the only prefetcher; None when there is one.
+    /// Becomes the only prefetcher of the data directory; None when there is one.
     pub fn hold(&self) -> Result<Option<Hold>> {
-        let path = self.spool.directory().join(LOCK);
-        let doing = || format!("lock {}", path.display());
-        let file = File::options().create(true).truncate(false).write(true).open(&path).doing(doing)?;
-        Ok(flock::try_exclusive(&file).doing(doing)?.then_some(Hold { _file: file }))
+        self.spool.hold(LOCK)
     }
 
     /// The file system's space that we may use, bytes.

@@ -55,6 +55,9 @@ fn seal<T: Serialize>(record: &T) -> Result<Vec<u8>> {
         serde_json::to_vec(record).map_err(|cause| Error::bug(format!("could not write JSON: {cause}")))?;
     let checksum = crc32c::crc32c(&bytes);
     bytes.extend_from_slice(format!("\n{checksum:08x}\n").as_bytes());
+    if bytes.len() as u64 > MOST {
+        return Err(Error::transient(format!("a record of {} bytes is too large", bytes.len())));
+    }
     Ok(bytes)
 }
 
@@ -87,6 +90,15 @@ mod tests {
             if cut { bytes.truncate(at) } else if let Some(byte) = bytes.get_mut(at) { *byte ^= flip }
             prop_assert_eq!(unseal::<Vec<String>>(&bytes), None);
         }
+    }
+
+    #[test]
+    fn a_record_that_could_not_be_read_again_is_not_written() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("x");
+        let error = write(&path, &"x".repeat(4 << 20)).expect_err("too large");
+        assert!(error.message().contains("too large"), "{error}");
+        assert!(!path.exists());
     }
 
     #[test]

@@ -24,11 +24,11 @@ pub struct Lock {
 impl Lock {
     /// Waits for the lock, at most `wait`.
     pub(super) fn acquire(root: &Path, key: &Key, wait: Duration) -> Result<Self> {
-        super::local::make_parent(root, key)?;
+        super::local::make_parent(root, key).map_err(super::store_failed)?;
         let path = root.join(key.as_str());
         let deadline = Instant::now() + wait;
         loop {
-            if let Some(file) = try_lock(&path)? {
+            if let Some(file) = try_lock(&path).map_err(super::store_failed)? {
                 return Ok(Self { path, _file: file });
             }
             if Instant::now() >= deadline {
@@ -104,5 +104,8 @@ mod tests {
         let _held = Lock::acquire(dir.path(), &key, Duration::ZERO).expect("lock");
         let error = Lock::acquire(dir.path(), &key, Duration::from_millis(1)).expect_err("held");
         assert!(error.message().contains("lock/x"), "{error}");
+        assert!(!error.is_unreachable(), "somebody works there");
+        let away = Lock::acquire(&dir.path().join("away"), &key, Duration::ZERO).expect_err("no root");
+        assert!(away.is_unreachable(), "{away}");
     }
 }

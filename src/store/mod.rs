@@ -72,7 +72,7 @@ impl Store {
     /// inside it.
     pub fn open(location: &Location) -> Result<Self> {
         let root = location.directory().to_path_buf();
-        local::require_directory(&root)?;
+        local::require_directory(&root).map_err(store_failed)?;
         let inner = LocalFileSystem::new_with_prefix(&root)
             .map_err(|cause| translate(&cause, "open", &root.display().to_string()))?
             .with_fsync(true);
@@ -126,7 +126,7 @@ impl Store {
     /// Creates the object if nothing stands under its key; durable when it returns `New`. After
     /// `AlreadyThere`, call [`Store::settle`] before relying on the other's object.
     pub fn create(&self, key: &Key, content: impl Into<PutPayload>) -> Result<Created> {
-        local::prepare_parent(&self.root, key)?;
+        local::prepare_parent(&self.root, key).map_err(store_failed)?;
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match block_on(self.inner.put_opts(key.path(), content.into(), options)) {
             Ok(_) => Ok(Created::New),
@@ -138,7 +138,7 @@ impl Store {
     /// Starts an object that is too large for one `create`. Not create-if-absent: only for keys that
     /// hold enough randomness to be nobody else's. Nothing is visible before [`Upload::finish`].
     pub fn upload(&self, key: &Key) -> Result<Upload> {
-        local::prepare_parent(&self.root, key)?;
+        local::prepare_parent(&self.root, key).map_err(store_failed)?;
         let inner = block_on(self.inner.put_multipart(key.path()))
             .map_err(|cause| self.failed(&cause, "start writing", key))?;
         Ok(Upload { inner: Some(inner), key: key.clone(), store: self.clone() })
@@ -146,7 +146,7 @@ impl Store {
 
     /// Creates `to` from the object `from`, if absent, without moving bytes; then removes `from`.
     pub fn promote(&self, from: &Key, to: &Key) -> Result<Created> {
-        local::prepare_parent(&self.root, to)?;
+        local::prepare_parent(&self.root, to).map_err(store_failed)?;
         let outcome = match block_on(self.inner.copy_if_not_exists(from.path(), to.path())) {
             Ok(()) => Created::New,
             Err(object_store::Error::AlreadyExists { .. }) => Created::AlreadyThere,
@@ -159,7 +159,7 @@ impl Store {
     /// Makes an object that somebody else created durable: its creator may have died between giving it
     /// its name and making the name durable.
     pub fn settle(&self, key: &Key) -> Result<()> {
-        local::settle(&self.root, key)
+        local::settle(&self.root, key).map_err(store_failed)
     }
 
     /// Drops a finished object, which nobody will read soon, from the memory of this machine.
@@ -247,6 +247,11 @@ fn meta(meta: ObjectMeta) -> Meta {
     Meta { key: Key::found(meta.location), size: meta.size, modified: meta.last_modified.into() }
 }
 
+/// Marks an input or output error of the store, so that it is told from one of our own files.
+fn store_failed(error: Error) -> Error {
+    if error.kind() == Kind::Transient { error.as_unreachable() } else { error }
+}
+
 /// object_store wraps the system's error several layers deep; what the operator needs is that error.
 fn translate(cause: &object_store::Error, verb: &str, name: &str) -> Error {
     if matches!(cause, object_store::Error::NotFound { .. }) {
@@ -257,9 +262,9 @@ fn translate(cause: &object_store::Error, verb: &str, name: &str) -> Error {
         if let Some(io) = error.downcast_ref::<std::io::Error>()
             && io.raw_os_error().is_some()
         {
-            return Error::io(format!("{verb} {name}"), io);
+            return store_failed(Error::io(format!("{verb} {name}"), io));
         }
         source = error.source();
     }
-    Error::transient(format!("could not {verb} {name}: {cause}"))
+    store_failed(Error::transient(format!("could not {verb} {name}: {cause}")))
 }

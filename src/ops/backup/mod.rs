@@ -8,6 +8,7 @@ mod archive;
 mod config_files;
 mod control;
 mod copy;
+mod gaps;
 mod header;
 mod locale;
 mod pages;
@@ -193,6 +194,9 @@ impl Run<'_> {
         let (unpublished, map) = Unpublished::finish(&self.cluster, label, copied.packs, copied.map)?;
         let waiting = Instant::now();
         let stop_timeline = self.archive().wait(&needed, self.server.in_recovery)?;
+        let wal_wait_seconds = Totals::seconds(waiting.elapsed());
+        let segment_size = self.server.control.segment_size;
+        let closed = gaps::closed(&self.cluster, segment_size, needed.start, stopped.label.start_timeline);
         let stored_bytes = map.size + unpublished.packs().iter().map(|pack| pack.size).sum::<u64>();
         let header = header::build(Facts {
             server: &self.server,
@@ -207,13 +211,8 @@ impl Run<'_> {
             locale,
             packs: unpublished.packs().to_vec(),
             damaged_pages,
-            warnings: warnings(&copied.skipped, &config_files),
-            totals: Totals {
-                raw_bytes: map.raw_bytes,
-                stored_bytes,
-                copy_seconds,
-                wal_wait_seconds: Totals::seconds(waiting.elapsed()),
-            },
+            warnings: [warnings(&copied.skipped, &config_files), closed].concat(),
+            totals: Totals { raw_bytes: map.raw_bytes, stored_bytes, copy_seconds, wal_wait_seconds },
             map,
         });
         unpublished.publish(&header, lease)?;

@@ -14,7 +14,7 @@ use crate::pg::lsn::{SegmentSize, Timeline};
 use crate::pg::names::SegmentName;
 use crate::pg::wal::{Extent, Landmark, Search, SegmentFacts, SegmentHeader, Unfinished, Walk};
 use crate::repo::catalog::Catalog;
-use crate::repo::segment;
+use crate::repo::{gap, segment};
 use crate::threads;
 
 /// Headers that a job reads before they are looked at, once it is clear that many are wanted.
@@ -77,6 +77,10 @@ impl Archive for StoredArchive<'_> {
 
     fn newest_of(&self, timeline: Timeline) -> Result<Option<SegmentName>> {
         self.catalog.newest(timeline)
+    }
+
+    fn why_missing(&self, name: SegmentName) -> Option<String> {
+        gap::around(self.catalog.cluster(), name).map(|gap| gap.story())
     }
 
     fn facts(

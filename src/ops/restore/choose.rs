@@ -45,6 +45,8 @@ pub trait Archive {
     fn newest_on(&self, path: &TimelineHistory, from: u64) -> Result<Option<u64>>;
     /// The newest segment that bears the timeline's own number.
     fn newest_of(&self, timeline: Timeline) -> Result<Option<SegmentName>>;
+    /// Why a segment is missing, if the archive knows.
+    fn why_missing(&self, name: SegmentName) -> Option<String>;
     /// Shows `visit` the facts of existing segments in order, until it breaks off.
     fn facts(
         &self,
@@ -160,7 +162,10 @@ pub fn choose<A: Archive>(
                 return Ok(choice.on_its_own_timeline(archive.segment_size(), histories, aim));
             }
             // Never on to an older branch that would give something else than what is missing.
-            Verdict::Gap(name) => return refuse(format!("{name} is missing from the archive")),
+            Verdict::Gap(name) => {
+                let why = archive.why_missing(name).map(|why| format!(": {why}"));
+                return refuse(format!("{name} is missing from the archive{}", why.unwrap_or_default()));
+            }
             Verdict::NoBackup => {}
             Verdict::TooEarly => {
                 cause = Some(format!("{} lies before the end of the oldest backup", aim.target))

@@ -205,6 +205,10 @@ impl Archive for Fake {
         Ok(self.segments.keys().rfind(|name| name.timeline == timeline).copied())
     }
 
+    fn why_missing(&self, name: SegmentName) -> Option<String> {
+        (name.segment == 3).then(|| "somebody knows".to_string())
+    }
+
     fn facts(
         &self,
         path: &TimelineHistory,
