@@ -9,6 +9,7 @@ use pgark::pg::lsn::{SystemId, Timeline};
 use pgark::pg::names::{SegmentName, WalFile};
 use pgark::pipe::digest::Sha256Digest;
 use pgark::repo::segment::{self, StoredSegment};
+use pgark::repo::streamed::{self, StreamedPart};
 use pgark::repo::{Cluster, Repository};
 
 /// The segments, and the SHA-256 of what PostgreSQL had written.
@@ -107,4 +108,24 @@ fn other_files_of_version_1_come_back_too() {
     assert!(backup.starts_with(b"START WAL LOCATION: 0/E00028 "));
     let known = cluster.header().expect("cluster.json");
     assert_eq!((known.postgres_major, known.segment_size.bytes()), (15, 1 << 20));
+}
+
+#[test]
+fn a_streamed_part_of_version_1_is_the_beginning_of_its_segment() {
+    let cluster = cluster();
+    let segment = name("000000020000000000000011");
+    let part = streamed::longest(&cluster, segment).expect("listed").expect("a part");
+    assert_eq!(part, StreamedPart { segment, end: "0/11001B0".parse().expect("an LSN") });
+    let (mut raw, mut whole) = (Vec::new(), Vec::new());
+    let header = streamed::read(&cluster, part, &mut raw).expect("readable");
+    segment::read(&cluster, segment, &mut whole).expect("readable");
+    assert_eq!((raw.len(), &raw[..0x1B0]), (1 << 20, &whole[..0x1B0]));
+    assert!(raw[0x1B0..].iter().all(|byte| *byte == 0));
+    assert_eq!(header.name, "000000020000000000000011.streamed");
+    assert_eq!(header.facts.end_lsn, Some(part.end), "it ends with a whole record");
+    assert!(header.facts.xids.is_some() && !header.facts.switch);
+    let key = cluster.layout().streamed(segment, part.end).expect("key");
+    let stored = fs::read(golden().join(key.as_str())).expect("read");
+    let json: serde_json::Value = serde_json::from_slice(&stored[8..4096 - 22]).expect("json");
+    assert_eq!(serde_json::to_value(&header).expect("json"), json, "nothing is lost in reading");
 }

@@ -27,7 +27,8 @@ use crate::pg::lsn::{SegmentSize, SystemId, Timeline};
 use crate::pg::names::{SegmentName, WalFile};
 use crate::pg::wal_dir;
 use crate::repo::catalog::Catalog;
-use crate::repo::{Cluster, Repository, gap, hole, segment};
+use crate::repo::hole::{self, Found};
+use crate::repo::{Cluster, Repository, gap, segment};
 use asking_server::AskingServer;
 pub use prefetch::run as prefetch;
 use ready::Ready;
@@ -332,14 +333,14 @@ fn is_gone(pid: Pid) -> bool {
     rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)
 }
 
-/// The file in the archive that proves that a timeline was used.
-fn proof_of_timeline(cluster: &Cluster, timeline: Timeline, size: SegmentSize) -> Result<Option<WalFile>> {
+/// What in the archive proves that a timeline was used.
+fn proof_of_timeline(cluster: &Cluster, timeline: Timeline, size: SegmentSize) -> Result<Option<Found>> {
     if let Some(segment) = hole::any_segment(cluster, timeline, size)? {
         return Ok(Some(segment));
     }
     let histories = Catalog::new(cluster, size).histories()?;
     let descendant = histories.values().find(|history| history.contains(timeline));
-    Ok(descendant.map(|history| WalFile::History(history.timeline())))
+    Ok(descendant.map(|history| Found::File(WalFile::History(history.timeline()))))
 }
 
 /// What a later try may find changed: a disk that comes back, a segment that is archived late.

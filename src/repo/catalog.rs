@@ -5,6 +5,8 @@
 //! from the histories, and only that file counts. Recovery would also take an older timeline's file of that
 //! number, but behind the fork that one holds WAL that is not of the path.
 //!
+//! Only whole segments count; the streamed beginning of one is no segment (`streamed.rs`).
+//!
 //! Only listings and small objects are read. An absent object may also mean that the repository's disk went
 //! away: whoever acts on "not there" calls [`Repository::confirm`](super::Repository::confirm) first.
 
@@ -295,9 +297,13 @@ mod tests {
         let name = SegmentName::from_number(Timeline(1), 2, fixture.catalog().size);
         let partial = layout.partial(name, "0011223344556677").expect("key");
         fixture.cluster.store().create(&partial, &b"x"[..]).expect("created");
+        let streamed = layout.streamed(name, crate::pg::lsn::Lsn(2 * SIZE + 77)).expect("key");
+        fixture.cluster.store().create(&streamed, &b"x"[..]).expect("created");
         let backup = layout.backup_history(name, 0x28).expect("key");
         fixture.cluster.store().create(&backup, &b"x"[..]).expect("created");
         let path = TimelineHistory::without_parents(Timeline(1));
         assert_eq!(fixture.catalog().last_contiguous(&path, 1), Ok(Some(1)));
+        assert_eq!(fixture.catalog().newest_on(&path, 1), Ok(Some(1)));
+        assert_eq!(fixture.catalog().newest(Timeline(1)).map(|newest| newest.is_some()), Ok(true));
     }
 }

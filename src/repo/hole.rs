@@ -2,20 +2,42 @@
 //! lost. Telling PostgreSQL "not there" in the second case ends recovery early and loses what follows.
 //!
 //! It is a hole when later segments exist on its timeline, or on a descendant that leaves the timeline
-//! after it, and the histories say that it belongs to the path. Invariant: "no hole" is said only when every
+//! after it, and the histories say that it belongs to the path. A `.partial` or a streamed part of a later
+//! segment proves as much as the segment itself. Invariant: "no hole" is said only when every
 //! listing and history needed was really read; any failure on the way is an error.
 
+use std::fmt;
+
 use super::catalog::Catalog;
+use super::streamed::StreamedPart;
 use super::{Cluster, layout};
 use crate::error::Result;
 use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::{SegmentSize, Timeline};
 use crate::pg::names::{SegmentName, WalFile};
+use crate::store::Key;
 
-/// The segment or `.partial` that proves that the missing one was once written.
+/// The proof that the missing segment was once written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hole {
-    pub later: WalFile,
+    pub later: Found,
+}
+
+/// WAL of a timeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A segment or a `.partial`.
+    File(WalFile),
+    Streamed(StreamedPart),
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Found::File(file) => write!(f, "{file}"),
+            Found::Streamed(part) => write!(f, "{part}, a streamed part,"),
+        }
+    }
 }
 
 /// Looks for the proof that `missing`, which is not in the archive, was written.
@@ -58,35 +80,44 @@ fn needed_before(history: &TimelineHistory, timeline: Timeline, size: SegmentSiz
     history.switch_point(timeline).map(|fork| size.segment_of(fork))
 }
 
-/// Whether the repository holds any segment or `.partial` of a timeline.
-pub fn any_segment(cluster: &Cluster, timeline: Timeline, size: SegmentSize) -> Result<Option<WalFile>> {
+/// Whether the repository holds any segment, `.partial` or streamed part of a timeline.
+pub fn any_segment(cluster: &Cluster, timeline: Timeline, size: SegmentSize) -> Result<Option<Found>> {
     first_after(cluster, timeline, None, size)
 }
 
-/// A stored segment, or `.partial`, of `timeline` with a number above `after`. Lists one log at a time.
+/// A stored segment, or beginning of one, of `timeline` with a number above `after`. Lists one log at a time.
 fn first_after(
     cluster: &Cluster,
     timeline: Timeline,
     after: Option<u64>,
     size: SegmentSize,
-) -> Result<Option<WalFile>> {
+) -> Result<Option<Found>> {
     let (store, keys) = (cluster.store(), cluster.layout());
     let from_log = after.map_or(0, |after| SegmentName::from_number(timeline, after, size).log);
     let logs = store.level(&keys.timeline(timeline)?)?.prefixes;
     for log in logs.iter().filter_map(layout::parse_log_prefix).filter(|log| *log >= from_log) {
         for meta in store.level(&keys.log(timeline, log)?)?.objects {
-            let found = layout::parse_segment(&meta.key)
-                .map(|name| (name, WalFile::Segment(name)))
-                .or_else(|| layout::parse_partial(&meta.key).map(|(name, _)| (name, WalFile::Partial(name))));
-            if let Some((name, file)) = found
+            if let Some((name, found)) = wal(&meta.key)
                 && name.timeline == timeline
                 && after.is_none_or(|after| name.number(size).is_ok_and(|number| number > after))
             {
-                return Ok(Some(file));
+                return Ok(Some(found));
             }
         }
     }
     Ok(None)
+}
+
+/// The segment of which an object is, if it holds WAL.
+fn wal(key: &Key) -> Option<(SegmentName, Found)> {
+    if let Some(name) = layout::parse_segment(key) {
+        return Some((name, Found::File(WalFile::Segment(name))));
+    }
+    if let Some((name, _)) = layout::parse_partial(key) {
+        return Some((name, Found::File(WalFile::Partial(name))));
+    }
+    let (segment, end) = layout::parse_streamed(key)?;
+    Some((segment, Found::Streamed(StreamedPart { segment, end })))
 }
 
 #[cfg(test)]
@@ -180,5 +211,25 @@ mod tests {
     fn a_descendant_that_archived_nothing_proves_nothing() {
         let archive = archive(&[(1, 1)], &[(2, &[(1, 5)])]);
         assert!(!is_hole(&archive, 1, 2));
+    }
+    #[test]
+    fn a_streamed_part_proves_what_lies_before_it_and_not_itself() {
+        let archive = archive(&[(1, 1)], &[(2, &[(1, 5)])]);
+        let stream = |timeline, number| {
+            let end = crate::pg::lsn::Lsn(number * size().bytes() + MIB);
+            let key = archive.cluster.layout().streamed(name(timeline, number), end).expect("key");
+            archive.cluster.store().create(&key, &b"x"[..]).expect("created");
+        };
+        stream(1, 3);
+        assert!(is_hole(&archive, 1, 2));
+        assert!(!is_hole(&archive, 1, 3) && !is_hole(&archive, 1, 4));
+        let proof = find(&archive.cluster, name(1, 2), size()).expect("looked").expect("a hole");
+        assert_eq!(
+            format!("{} is there", proof.later),
+            "000000010000000000000003@0/3100000, a streamed part, is there"
+        );
+        // Of a timeline that begins later, too.
+        stream(2, 5);
+        assert!(is_hole(&archive, 1, 4));
     }
 }

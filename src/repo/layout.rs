@@ -4,6 +4,7 @@
 //!     <cluster>/<system-id>/cluster.json
 //!     <cluster>/<system-id>/wal/<TTTTTTTT>/<XXXXXXXX>/<segment>.zst
 //!     <cluster>/<system-id>/wal/<TTTTTTTT>/<XXXXXXXX>/<segment>.partial.<digest>.zst
+//!     <cluster>/<system-id>/wal/<TTTTTTTT>/<XXXXXXXX>/<segment>.streamed.<end LSN>.zst
 //!     <cluster>/<system-id>/wal/<TTTTTTTT>/<XXXXXXXX>/<segment>.<offset>.backup
 //!     <cluster>/<system-id>/wal/<TTTTTTTT>.history
 //!     <cluster>/<system-id>/backup/<label>/{backup.json,files.jsonl.zst}
@@ -20,7 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Result};
 pub use crate::ident::{Id, Name};
-use crate::pg::lsn::{SystemId, Timeline};
+use crate::pg::lsn::{Lsn, SystemId, Timeline};
 use crate::pg::names::{SegmentName, WalFile, parse_hex8};
 use crate::store::Key;
 
@@ -123,6 +124,12 @@ impl ClusterLayout {
         self.key(format_args!("wal/{timeline:08X}/{log:08X}/{name}.partial.{digest_prefix}.zst"))
     }
 
+    /// The beginning of a segment, up to `end`. Sixteen digits, so that the longest sorts last.
+    pub fn streamed(&self, name: SegmentName, end: Lsn) -> Result<Key> {
+        let (timeline, log) = (name.timeline.0, name.log);
+        self.key(format_args!("wal/{timeline:08X}/{log:08X}/{name}.streamed.{:016X}.zst", end.0))
+    }
+
     pub fn history(&self, timeline: Timeline) -> Result<Key> {
         self.key(format_args!("wal/{}", WalFile::History(timeline)))
     }
@@ -206,6 +213,14 @@ pub fn parse_partial(key: &Key) -> Option<(SegmentName, &str)> {
     Some((name.parse().ok()?, digest))
 }
 
+/// The segment and the end of a streamed part.
+pub fn parse_streamed(key: &Key) -> Option<(SegmentName, Lsn)> {
+    let (name, end) = key.last().strip_suffix(".zst")?.split_once(".streamed.")?;
+    let (high, low) = end.split_at_checked(8)?;
+    let end = (u64::from(parse_hex8(high)?) << 32) | u64::from(parse_hex8(low)?);
+    Some((name.parse().ok()?, Lsn(end)))
+}
+
 pub fn parse_history(key: &Key) -> Option<Timeline> {
     match key.last().parse() {
         Ok(WalFile::History(timeline)) => Some(timeline),
@@ -257,6 +272,14 @@ mod tests {
         let partial = layout().partial(name, "0123456789abcdef").expect("key");
         assert_eq!(parse_partial(&partial), Some((name, "0123456789abcdef")));
         assert_eq!(parse_segment(&partial), None);
+        let streamed = layout().streamed(name, Lsn(0x1_2F00_0148)).expect("key");
+        assert_eq!(
+            streamed.as_str(),
+            "main/7650000000000000001/wal/0000000A/00000001/0000000A000000010000002F.streamed.000000012F000148.zst"
+        );
+        assert_eq!(parse_streamed(&streamed), Some((name, Lsn(0x1_2F00_0148))));
+        assert_eq!((parse_segment(&streamed), parse_partial(&streamed)), (None, None));
+        assert_eq!((parse_streamed(&key), parse_streamed(&partial)), (None, None));
     }
 
     proptest! {
@@ -265,6 +288,26 @@ mod tests {
             let pack = PackId { backup: hex::encode(bytes).parse()?, number };
             prop_assert_eq!(pack.to_string().parse::<PackId>(), Ok(pack));
             prop_assert_eq!(parse_pack(&layout().pack(pack)?), Some(pack));
+        }
+
+        #[test]
+        fn the_end_of_a_streamed_part_survives_its_key_and_longer_ones_sort_later(one: u64, other: u64) {
+            let name: SegmentName = "0000000A000000010000002F".parse()?;
+            let [first, second] = [one, other].map(|end| layout().streamed(name, Lsn(end)));
+            let (first, second) = (first?, second?);
+            prop_assert_eq!(parse_streamed(&first), Some((name, Lsn(one))));
+            prop_assert_eq!(first.cmp(&second), one.cmp(&other));
+        }
+
+        #[test]
+        fn parsing_keys_never_panics(text in "[0-9A-Fstreamedp.z]{1,60}") {
+            let key = Key::new(&text);
+            prop_assume!(key.is_ok());
+            let key = key?;
+            if let Some((name, end)) = parse_streamed(&key) {
+                let again = layout().streamed(name, end)?;
+                prop_assert_eq!(again.last(), key.last());
+            }
         }
 
         #[test]

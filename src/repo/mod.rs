@@ -18,6 +18,7 @@ pub mod map;
 pub mod pack;
 mod parts;
 pub mod segment;
+pub mod streamed;
 pub mod sweep;
 mod trailer;
 

@@ -3,78 +3,30 @@
 //!
 //! A stored segment is, front to back: a zstd skippable frame of exactly [`HEADER_SIZE`] bytes with the
 //! header in JSON, padded, and the CRC-32C of all that; the data, zstd frames; where the facts do not fit
-//! into the header, a further skippable frame with them.
+//! into the header, a further skippable frame with them. The beginning of a segment that is still being
+//! received is stored alike: `streamed.rs`.
 //!
 //! Refuses other content under an existing name. Invariant: what `put_*` reported as stored is durable, and
 //! what [`read`] wrote into its sink before it returned success is to be thrown away.
 
+mod sealed;
+
 use std::io::{Read, Write};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 use super::{Cluster, parse_json};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::ident::Id;
-use crate::pg::lsn::{SegmentSize, SystemId, Timeline};
+use crate::pg::lsn::{SegmentSize, Timeline};
 use crate::pg::names::{SegmentName, WalFile};
 use crate::pg::wal::SegmentFacts;
 use crate::pipe::compress::{Body, Compressed};
-use crate::pipe::decompress::{Expected, decompress};
+use crate::pipe::decompress::decompress;
 use crate::pipe::digest::{RawDigest, Sha256Digest};
 use crate::store::{Created, Key, ObjectReader};
-
-/// Bytes in front of a stored segment's data.
-pub const HEADER_SIZE: usize = 4096;
-
-/// zstd's first skippable frame magic, little-endian in the file.
-const SKIPPABLE: u32 = 0x184D_2A50;
-/// Magic and length.
-const FRAME_HEAD: usize = 8;
-/// `{"crc32c":"01234567"}` and a newline, at the very end of the header.
-const TRAILER: usize = 22;
-/// What is left for the JSON.
-const ROOM: usize = HEADER_SIZE - FRAME_HEAD - TRAILER;
-/// No facts are this long: `pg::wal` bounds each of its lists.
-const MAX_MORE: u64 = 16 << 20;
-
-/// The version of this object's format.
-const VERSION: u32 = 1;
-const FORMAT: &str = "pgark segment";
-
-/// The header of a stored segment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredSegment {
-    pub format: String,
-    pub version: u32,
-    /// The name that PostgreSQL knows it by.
-    pub name: String,
-    pub system_id: SystemId,
-    pub timeline: Timeline,
-    pub postgres_major: u32,
-    pub segment_size: SegmentSize,
-    /// XLOG_BLCKSZ, bytes.
-    pub wal_block_size: u32,
-    /// BLAKE3 of the raw bytes: decides "the same bytes again".
-    pub blake3: RawDigest,
-    /// Where the data is in the object.
-    pub data: Extent,
-    /// Where the facts are when they do not fit here; then `facts` has its lists emptied.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub more: Option<Extent>,
-    pub archived: jiff::Timestamp,
-    /// The host that archived it.
-    pub host: String,
-    pub facts: SegmentFacts,
-}
-
-/// A run of bytes of a stored object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Extent {
-    pub offset: u64,
-    pub size: u64,
-    pub sha256: Sha256Digest,
-}
+pub use sealed::{Extent, HEADER_SIZE, StoredSegment};
+use sealed::{MAX_MORE, seal, unseal};
 
 /// How a `put_*` ended well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,113 +54,22 @@ pub fn put(cluster: &Cluster, description: Description, compressed: Compressed) 
         WalFile::Partial(name) => cluster.layout().partial(name, &partial_suffix(compressed.raw))?,
         other => return Err(Error::bug(format!("{other} is not stored as a segment"))),
     };
-    let raw = compressed.raw;
-    let (header, more) = describe(cluster, description, &compressed)?;
-    let sealed = seal(&header)?;
-    match create(cluster, &key, sealed, compressed.body, more)? {
+    let header = StoredSegment::of(cluster, description, &compressed);
+    put_object(cluster, &key, header, compressed.body)
+}
+
+/// Creates the object of a header and its data, unless the same is there.
+pub(super) fn put_object(cluster: &Cluster, key: &Key, header: StoredSegment, body: Body) -> Result<Stored> {
+    let (header, more) = header.fit()?;
+    match create(cluster, key, seal(&header)?, body, more)? {
         Created::New => Ok(Stored::New),
-        Created::AlreadyThere => same_segment(cluster, &key, &header.name, raw),
+        Created::AlreadyThere => same_segment(cluster, key, &header.name, header.blake3),
     }
 }
 
 /// The part of a `.partial`'s key that tells two of one name apart.
 pub fn partial_suffix(raw: RawDigest) -> String {
     raw.to_string().chars().take(16).collect()
-}
-
-fn describe(
-    cluster: &Cluster,
-    description: Description,
-    compressed: &Compressed,
-) -> Result<(StoredSegment, Vec<u8>)> {
-    let data = Extent { offset: HEADER_SIZE as u64, size: compressed.body.len(), sha256: compressed.sha256 };
-    let mut header = StoredSegment {
-        format: FORMAT.to_string(),
-        version: VERSION,
-        name: description.file.to_string(),
-        system_id: cluster.system_id(),
-        timeline: description.file.timeline(),
-        postgres_major: description.postgres_major,
-        segment_size: description.segment_size,
-        wal_block_size: description.wal_block_size,
-        blake3: compressed.raw,
-        data,
-        more: None,
-        archived: jiff::Timestamp::now(),
-        host: description.host,
-        facts: description.facts,
-    };
-    if json(&header)?.len() <= ROOM {
-        return Ok((header, Vec::new()));
-    }
-    let facts = json(&header.facts)?;
-    let more = skippable(&facts)?;
-    let offset = data.offset + data.size + FRAME_HEAD as u64;
-    header.more = Some(Extent { offset, size: facts.len() as u64, sha256: Sha256Digest::of(&facts) });
-    header.facts = without_lists(&header.facts);
-    Ok((header, more))
-}
-
-/// The facts that fit into any header: the lists keep only their counts.
-fn without_lists(facts: &SegmentFacts) -> SegmentFacts {
-    SegmentFacts {
-        restore_points: facts.restore_points.emptied(),
-        settings: facts.settings.emptied(),
-        tablespaces: facts.tablespaces.emptied(),
-        timelines: facts.timelines.emptied(),
-        damage: facts.damage.emptied(),
-        unfinished: None,
-        ..facts.clone()
-    }
-}
-
-fn json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|cause| Error::bug(format!("could not write JSON: {cause}")))
-}
-
-fn skippable(content: &[u8]) -> Result<Vec<u8>> {
-    let length = u32::try_from(content.len()).map_err(|_| Error::bug("a skippable frame of over 4 GiB"))?;
-    let mut frame = Vec::with_capacity(FRAME_HEAD + content.len());
-    frame.extend_from_slice(&SKIPPABLE.to_le_bytes());
-    frame.extend_from_slice(&length.to_le_bytes());
-    frame.extend_from_slice(content);
-    Ok(frame)
-}
-
-/// The header as it is stored: the JSON, spaces up to the trailer, the trailer.
-fn seal(header: &StoredSegment) -> Result<Vec<u8>> {
-    let mut content = json(header)?;
-    if content.len() > ROOM {
-        return Err(Error::bug(format!("the header of {} has {} bytes", header.name, content.len())));
-    }
-    content.resize(ROOM, b' ');
-    let checksum = crc32c::crc32c(&content);
-    content.extend_from_slice(format!("{{\"crc32c\":\"{checksum:08x}\"}}\n").as_bytes());
-    skippable(&content)
-}
-
-/// Parses what [`seal`] wrote.
-fn unseal(bytes: &[u8], name: &str) -> Result<StoredSegment> {
-    let damaged = |what: &str| Error::corrupt(format!("the header of {name} is damaged: {what}"));
-    let frame_head = [SKIPPABLE.to_le_bytes(), ((HEADER_SIZE - FRAME_HEAD) as u32).to_le_bytes()].concat();
-    let content = bytes.strip_prefix(&frame_head[..]).ok_or_else(|| damaged("it is not a pgark segment"))?;
-    let (content, trailer) = content
-        .split_at_checked(ROOM)
-        .filter(|(_, t)| t.len() == TRAILER)
-        .ok_or_else(|| damaged("it is cut off"))?;
-    let expected = format!("{{\"crc32c\":\"{:08x}\"}}\n", crc32c::crc32c(content));
-    if trailer != expected.as_bytes() {
-        return Err(damaged("its checksum does not match"));
-    }
-    let header: StoredSegment = parse_json(content, name)?;
-    if header.format != FORMAT || header.version == 0 || header.version > VERSION {
-        return Err(Error::configuration(format!(
-            "{name} is \"{}\" version {}; this program reads \"{FORMAT}\" up to version {VERSION}",
-            header.format, header.version
-        ))
-        .with_hint("use a newer pgark"));
-    }
-    Ok(header)
 }
 
 /// One conditional creation out of memory; what is too large for that is uploaded under a name of its own
@@ -278,12 +139,6 @@ fn verify(header: &StoredSegment, mut reader: ObjectReader, name: &str) -> Resul
     decompress(&mut reader, &mut std::io::sink(), header.expected(), name)
 }
 
-impl StoredSegment {
-    fn expected(&self) -> Expected {
-        Expected { stored: self.data.size, sha256: self.data.sha256, raw: self.segment_size.bytes() }
-    }
-}
-
 /// Opens a stored segment: its header, and a reader that stands at the data.
 fn open(cluster: &Cluster, key: &Key) -> Result<(StoredSegment, ObjectReader)> {
     let name = cluster.store().name(key);
@@ -306,7 +161,13 @@ pub fn read(cluster: &Cluster, segment: SegmentName, sink: &mut impl Write) -> R
     read_key(cluster, &cluster.layout().segment(segment)?, &segment.to_string(), sink)
 }
 
-fn read_key(cluster: &Cluster, key: &Key, expected: &str, sink: &mut impl Write) -> Result<StoredSegment> {
+/// Reads the object of a key, which must say of itself that it is `expected`.
+pub(super) fn read_key(
+    cluster: &Cluster,
+    key: &Key,
+    expected: &str,
+    sink: &mut impl Write,
+) -> Result<StoredSegment> {
     let (header, mut reader) = open(cluster, key)?;
     expect_name(cluster, key, &header, expected)?;
     decompress(&mut reader, sink, header.expected(), &cluster.store().name(key))?;
@@ -347,11 +208,14 @@ pub fn read_partial(cluster: &Cluster, segment: SegmentName, sink: &mut impl Wri
 
 /// The header of a stored segment, with all its facts.
 pub fn read_header(cluster: &Cluster, segment: SegmentName) -> Result<StoredSegment> {
-    let key = cluster.layout().segment(segment)?;
-    let (mut header, _) = open(cluster, &key)?;
-    expect_name(cluster, &key, &header, &segment.to_string())?;
+    read_header_of(cluster, &cluster.layout().segment(segment)?, &segment.to_string())
+}
+
+pub(super) fn read_header_of(cluster: &Cluster, key: &Key, expected: &str) -> Result<StoredSegment> {
+    let (mut header, _) = open(cluster, key)?;
+    expect_name(cluster, key, &header, expected)?;
     if let Some(more) = header.more {
-        header.facts = read_more(cluster, &key, more)?;
+        header.facts = read_more(cluster, key, more)?;
     }
     Ok(header)
 }

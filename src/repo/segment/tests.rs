@@ -1,3 +1,4 @@
+use super::sealed::{FRAME_HEAD, ROOM, skippable};
 use super::*;
 use crate::pg::lsn::Lsn;
 use crate::pg::time::Timestamp;
@@ -62,8 +63,8 @@ fn key(fixture: &Fixture) -> Key {
 
 fn sealed() -> Vec<u8> {
     let fixture = Fixture::create();
-    let (header, more) =
-        describe(&fixture.cluster, description(restore_points(3)), &compressed(&raw())).expect("described");
+    let header = StoredSegment::of(&fixture.cluster, description(restore_points(3)), &compressed(&raw()));
+    let (header, more) = header.fit().expect("described");
     assert!(more.is_empty());
     seal(&header).expect("sealed")
 }
@@ -223,7 +224,7 @@ proptest! {
             raw: RawDigest::of(b"x"),
             raw_size: 1 << 30,
         };
-        let (header, more) = describe(&fixture.cluster, described, &body)?;
+        let (header, more) = StoredSegment::of(&fixture.cluster, described, &body).fit()?;
         let sealed = seal(&header)?;
         prop_assert_eq!(unseal(&sealed, "x"), Ok(header));
         prop_assert!((more.len() as u64) < MAX_MORE);
