@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::ops::wal_fetch::{self, Outcome, Request};
 use crate::pg::lsn::SystemId;
 use crate::pg::names::{SegmentName, WalFile};
+use crate::repo::streamed::StreamedPart;
 
 /// Bring one WAL file back from the repository, verified
 ///
@@ -24,6 +25,10 @@ pub struct Args {
     /// The last segment that the recovery target needs, as bootstrap-restore writes it
     #[arg(long, value_name = "SEGMENT")]
     last_segment: Option<SegmentName>,
+    /// Deliver the streamed part of a segment, with zeros behind it, while the whole is not there, as
+    /// bootstrap-restore writes it; never with archive_mode = always
+    #[arg(long, value_name = "SEGMENT@LSN")]
+    streamed: Option<StreamedPart>,
     /// Whose WAL; by default the system identifier in global/pg_control of the data directory
     #[arg(long, value_name = "NUMBER")]
     system_id: Option<SystemId>,
@@ -47,10 +52,10 @@ impl HasCommon for Args {
 
 /// 1 is PostgreSQL's "not in the archive"; everything but the two answers is an error.
 pub fn run(args: Args, config: &Config) -> Result<ExitCode> {
-    let Args { file, target, last_segment, system_id, jobs, prefetch, .. } = args;
+    let Args { file, target, last_segment, streamed, system_id, jobs, prefetch, .. } = args;
     let mut config = config.clone();
     config.fetch.jobs = jobs.unwrap_or(config.fetch.jobs);
-    let request = Request { file, target, last_segment, system_id };
+    let request = Request { file, target, last_segment, streamed, system_id };
     if prefetch {
         return wal_fetch::prefetch(&config, &request).map(|()| ExitCode::SUCCESS);
     }

@@ -10,6 +10,7 @@
 mod asking_server;
 mod prefetch;
 mod ready;
+mod streamed;
 mod window;
 
 use std::io::BufWriter;
@@ -28,6 +29,7 @@ use crate::pg::names::{SegmentName, WalFile};
 use crate::pg::wal_dir;
 use crate::repo::catalog::Catalog;
 use crate::repo::hole::{self, Found};
+use crate::repo::streamed::StreamedPart;
 use crate::repo::{Cluster, Repository, gap, segment};
 use asking_server::AskingServer;
 pub use prefetch::run as prefetch;
@@ -41,6 +43,8 @@ pub struct Request {
     pub target: PathBuf,
     /// The last segment that the recovery target needs: absence beyond it is never a hole.
     pub last_segment: Option<SegmentName>,
+    /// The streamed part that stands in for its segment as long as that is not there.
+    pub streamed: Option<StreamedPart>,
     /// Whose WAL; else pg_control tells.
     pub system_id: Option<SystemId>,
 }
@@ -81,7 +85,7 @@ pub fn run(config: &Config, request: &Request) -> Result<Outcome> {
         ready::without(&error);
         None
     });
-    let fetch = Fetch { config, request, data_directory: data_directory.as_deref(), server };
+    let fetch = Fetch { config, request, data_directory: data_directory.as_deref(), server, standby };
     let outcome = match (standby, request.file) {
         // A wrong "no such history" makes a promotion take a timeline that is in use: never guessed.
         (_, WalFile::History(_)) => {
@@ -119,6 +123,7 @@ struct Fetch<'a> {
     request: &'a Request,
     data_directory: Option<&'a Path>,
     server: AskingServer<'a>,
+    standby: bool,
 }
 
 impl Fetch<'_> {
@@ -242,7 +247,12 @@ impl Fetch<'_> {
         {
             return Ok(Outcome::Absent);
         }
-        let Some(hole) = hole::find(cluster, name, size)? else { return Ok(Outcome::Absent) };
+        if let Some(part) = self.planned_part(name) {
+            return self.deliver_part(cluster, part);
+        }
+        let Some(hole) = hole::find(cluster, name, size)? else {
+            return self.absent_unless_streamed(cluster, name, size);
+        };
         if self.is_in_pg_wal(name, cluster.system_id()) {
             return Ok(Outcome::Absent);
         }

@@ -6,9 +6,9 @@ use std::io::{ErrorKind, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use super::control::ControlFile;
-use super::lsn::SystemId;
+use super::lsn::{Lsn, SystemId};
 use super::names::SegmentName;
-use super::wal::{Extent, SegmentHeader, Walk};
+use super::wal::{Extent, SegmentFacts, SegmentHeader, Walk};
 use crate::error::{Error, IoContext, Result};
 
 /// The data directory that a WAL file's path belongs to: the working directory, as PostgreSQL sets it, or,
@@ -42,13 +42,30 @@ pub fn control_file(data_directory: Option<&Path>) -> Result<ControlFile> {
 /// Whether pg_wal holds this very segment, and all of it: names are recycled, and in a copy of a pg_wal the
 /// last segment that was written ends somewhere in the middle.
 pub fn holds_segment(data_directory: &Path, name: SegmentName, system_id: SystemId) -> Result<bool> {
+    let facts = walk(data_directory, name, system_id, Extent::Whole)?;
+    Ok(facts.is_some_and(|facts| facts.damage.is_empty()))
+}
+
+/// Where the last whole record of a segment ends that pg_wal holds, whole or not. None: it holds no such
+/// segment, or no whole record of it.
+pub fn end_of_wal(data_directory: &Path, name: SegmentName, system_id: SystemId) -> Result<Option<Lsn>> {
+    Ok(walk(data_directory, name, system_id, Extent::Partial)?.and_then(|facts| facts.end_lsn))
+}
+
+/// None: pg_wal has no file that says of itself that it is this segment.
+fn walk(
+    data_directory: &Path,
+    name: SegmentName,
+    system_id: SystemId,
+    extent: Extent,
+) -> Result<Option<SegmentFacts>> {
     let path = data_directory.join("pg_wal").join(name.to_string());
-    let Some((mut file, header)) = open_segment(&path, name, system_id)? else { return Ok(false) };
-    let mut walk = Walk::new(&header, name, Extent::Whole);
+    let Some((mut file, header)) = open_segment(&path, name, system_id)? else { return Ok(None) };
+    let mut walk = Walk::new(&header, name, extent);
     let mut buffer = vec![0; 256 << 10];
     loop {
         match read_some(&mut file, &mut buffer).doing(|| format!("read {}", path.display()))? {
-            [] => return Ok(walk.finish().damage.is_empty()),
+            [] => return Ok(Some(walk.finish())),
             bytes => walk.feed(bytes),
         }
     }

@@ -82,7 +82,8 @@ pub struct BackupHeader {
 }
 
 /// The settings that a header keeps, because a restore needs or compares them.
-pub const SETTINGS: [&str; 20] = [
+pub const SETTINGS: [&str; 21] = [
+    "archive_mode",
     "config_file",
     "cluster_name",
     "data_directory",

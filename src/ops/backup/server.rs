@@ -15,7 +15,7 @@ use crate::pg::version::PgMajor;
 use crate::repo::backup::{self, SETTINGS};
 
 /// What is asked besides [`SETTINGS`], to decide whether archiving works.
-const ARCHIVING: [&str; 3] = ["archive_mode", "archive_command", "archive_library"];
+const ARCHIVING: [&str; 2] = ["archive_command", "archive_library"];
 
 /// A server that answered.
 pub struct Server {

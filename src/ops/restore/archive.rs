@@ -1,5 +1,6 @@
 //! The archive as the choice sees it, read from the repository: headers several at a time, in the order of
-//! the segments; the content of a segment only where one record of it is looked for.
+//! the segments; the content of a segment only where one record of it is looked for. A streamed part that ends
+//! a timeline counts as its last segment.
 //!
 //! Bounded: a few headers for each job at once.
 
@@ -8,9 +9,10 @@ use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 
 use super::choose::{Archive, Visit};
+use super::streamed::{self, Ends};
 use crate::error::{Error, Result};
 use crate::pg::history::TimelineHistory;
-use crate::pg::lsn::{SegmentSize, Timeline};
+use crate::pg::lsn::{Lsn, SegmentSize, Timeline};
 use crate::pg::names::SegmentName;
 use crate::pg::wal::{Extent, Landmark, Search, SegmentFacts, SegmentHeader, Unfinished, Walk};
 use crate::repo::catalog::Catalog;
@@ -23,11 +25,28 @@ const MOST_PER_JOB: usize = 64;
 pub struct StoredArchive<'a> {
     pub catalog: Catalog<'a>,
     pub jobs: NonZeroUsize,
+    pub ends: &'a Ends,
 }
 
 impl StoredArchive<'_> {
     fn facts_of(&self, name: SegmentName) -> Result<SegmentFacts> {
-        segment::read_header(self.catalog.cluster(), name).map(|header| header.facts)
+        let cluster = self.catalog.cluster();
+        let header = match self.ends.at(name) {
+            Some(part) => streamed::read_header(cluster, part),
+            None => segment::read_header(cluster, name),
+        };
+        header.map(|header| header.facts)
+    }
+
+    /// The number of the segment of which a streamed part ends a path.
+    fn streamed_on(&self, path: &TimelineHistory) -> Result<Option<u64>> {
+        let Some(part) = self.ends.of(path.timeline()) else { return Ok(None) };
+        let number = part.segment.number(self.segment_size())?;
+        Ok(Some(number).filter(|number| self.catalog.name_on(path, *number) == part.segment))
+    }
+
+    fn extent(&self, name: SegmentName) -> Extent {
+        self.ends.at(name).map_or(Extent::Whole, |_| Extent::Partial)
     }
 
     /// The facts of some segments, read by all jobs together.
@@ -51,7 +70,12 @@ impl StoredArchive<'_> {
 
     /// Feeds a segment to a walk until that needs no more of it.
     fn walk(&self, name: SegmentName, sink: &mut WalkSink<'_>) -> Result<()> {
-        match segment::read(self.catalog.cluster(), name, sink) {
+        let cluster = self.catalog.cluster();
+        let read = match self.ends.at(name) {
+            Some(part) => streamed::read(cluster, part, sink),
+            None => segment::read(cluster, name, sink),
+        };
+        match read {
             Err(error) => match (sink.refused.take(), sink.done) {
                 (Some(refused), _) => Err(refused),
                 (None, true) => Ok(()),
@@ -68,15 +92,23 @@ impl Archive for StoredArchive<'_> {
     }
 
     fn last_contiguous(&self, path: &TimelineHistory, from: u64) -> Result<Option<u64>> {
-        self.catalog.last_contiguous(path, from)
+        let whole = self.catalog.last_contiguous(path, from)?;
+        let next = whole.map_or(from, |whole| whole.saturating_add(1));
+        Ok(self.streamed_on(path)?.filter(|number| *number == next).or(whole))
     }
 
     fn newest_on(&self, path: &TimelineHistory, from: u64) -> Result<Option<u64>> {
-        self.catalog.newest_on(path, from)
+        let streamed = self.streamed_on(path)?.filter(|number| *number >= from);
+        Ok(self.catalog.newest_on(path, from)?.max(streamed))
     }
 
     fn newest_of(&self, timeline: Timeline) -> Result<Option<SegmentName>> {
-        self.catalog.newest(timeline)
+        Ok(self.catalog.newest(timeline)?.max(self.ends.of(timeline).map(|part| part.segment)))
+    }
+
+    fn end_of(&self, path: &TimelineHistory, segment: u64) -> Lsn {
+        let part = self.ends.at(self.catalog.name_on(path, segment));
+        part.map_or_else(|| self.segment_size().start_of(segment.saturating_add(1)), |part| part.end)
     }
 
     fn why_missing(&self, name: SegmentName) -> Option<String> {
@@ -112,10 +144,11 @@ impl Archive for StoredArchive<'_> {
         while let Some(unfinished) = &facts.unfinished {
             number = number.saturating_add(1);
             let name = self.catalog.name_on(path, number);
-            if !self.catalog.exists(name)? {
+            if self.ends.at(name).is_none() && !self.catalog.exists(name)? {
                 break;
             }
-            let start = |header: &SegmentHeader| Walk::join(unfinished, header, name, Extent::Whole);
+            let extent = self.extent(name);
+            let start = |header: &SegmentHeader| Walk::join(unfinished, header, name, extent);
             let mut sink = WalkSink::new(&start);
             self.walk(name, &mut sink)?;
             facts = sink.walk.map(Walk::finish).ok_or_else(|| too_short(name))?;
@@ -125,8 +158,8 @@ impl Archive for StoredArchive<'_> {
 
     fn find(&self, path: &TimelineHistory, segment: u64, search: &Search) -> Result<Option<Landmark>> {
         let name = self.catalog.name_on(path, segment);
-        let start =
-            |header: &SegmentHeader| Ok(Walk::new(header, name, Extent::Whole).searching(search.clone()));
+        let extent = self.extent(name);
+        let start = |header: &SegmentHeader| Ok(Walk::new(header, name, extent).searching(search.clone()));
         let mut sink = WalkSink::new(&start);
         self.walk(name, &mut sink)?;
         Ok(sink.walk.as_ref().and_then(|walk| walk.found().cloned()))

@@ -45,6 +45,9 @@ pub trait Archive {
     fn newest_on(&self, path: &TimelineHistory, from: u64) -> Result<Option<u64>>;
     /// The newest segment that bears the timeline's own number.
     fn newest_of(&self, timeline: Timeline) -> Result<Option<SegmentName>>;
+    /// The end of the WAL that is there of an existing segment: the start of the next one, or where the part
+    /// ends that was streamed.
+    fn end_of(&self, path: &TimelineHistory, segment: u64) -> Lsn;
     /// Why a segment is missing, if the archive knows.
     fn why_missing(&self, name: SegmentName) -> Option<String>;
     /// Shows `visit` the facts of existing segments in order, until it breaks off.
@@ -220,9 +223,9 @@ impl<A: Archive> Chooser<'_, A> {
             let size = self.archive.segment_size();
             let from = size.segment_of(backup.start);
             let end = self.archive.last_contiguous(self.path, from)?;
-            let needed = size.segment_before(backup.consistent);
-            let Some(end) = end.filter(|end| *end >= needed) else {
-                missing.get_or_insert(end.map_or(from, |end| end.saturating_add(1)));
+            let archived = end.map(|end| self.archive.end_of(self.path, end));
+            let Some(end) = end.filter(|_| archived >= Some(backup.consistent)) else {
+                missing.get_or_insert(archived.map_or(from, |archived| size.segment_of(archived)));
                 continue;
             };
             match self.locate(backup, from, end, &mut scanned)? {
@@ -279,7 +282,7 @@ impl<A: Archive> Chooser<'_, A> {
                 _ => Ok(Located::At(self.end(from..=end)?, end)),
             },
             Target::Lsn(lsn) if *lsn < backup.consistent => Ok(Located::Before),
-            Target::Lsn(lsn) if self.archive.segment_size().start_of(end.saturating_add(1)) < *lsn => {
+            Target::Lsn(lsn) if self.archive.end_of(self.path, end) < *lsn => {
                 match self.archive.newest_on(self.path, end.saturating_add(1))? {
                     Some(_) => Ok(Located::Behind),
                     None => Ok(Located::NotFound),
@@ -422,10 +425,15 @@ pub fn last_record<A: Archive>(
             Ok(ControlFlow::Break(()))
         })?;
         let Some(facts) = facts else { return Ok(None) };
-        // What a segment leaves unfinished is whole when a later record begins.
-        let unfinished = facts.unfinished.filter(|_| followed).map(|record| record.lsn);
-        if let Some(last) = unfinished.or(facts.last_lsn) {
-            return Ok(Some(last));
+        // What a segment leaves unfinished is whole when a later record begins, or when a part that was
+        // streamed of the next one ends right behind it.
+        if let Some(record) = &facts.unfinished
+            && (followed || archive.join(path, segment, record)?.end_lsn.is_some())
+        {
+            return Ok(Some(record.lsn));
+        }
+        if facts.last_lsn.is_some() {
+            return Ok(facts.last_lsn);
         }
         if segment <= first {
             return Ok(None);

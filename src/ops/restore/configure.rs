@@ -72,6 +72,7 @@ fn everything_set(
         Role::Quarantine => set.extend(quarantine(plan, &effective)?),
         Role::Takeover => set.extend(what_is_missing_here(plan, &effective, notes)),
     }
+    set.extend(archives_whole_segments(plan, &effective, notes));
     set.extend(plan.server.set.iter().cloned());
     let minimums = plan.decision.survey.minimums;
     let lacking = minimums.missing_in(&with(&effective, &set));
@@ -139,6 +140,18 @@ fn what_is_missing_here(plan: &Plan, effective: &Settings, notes: &mut Vec<Strin
         set.push(Setting::new("log_directory", "log"));
     }
     set
+}
+
+/// The plan saw what the source ran with; its files may say what it would have run with after a restart.
+fn archives_whole_segments(plan: &Plan, effective: &Settings, notes: &mut Vec<String>) -> Option<Setting> {
+    let always = effective.get("archive_mode").is_some_and(|mode| mode.eq_ignore_ascii_case("always"));
+    plan.decision.streamed().filter(|_| always && plan.server.role == Role::Takeover)?;
+    notes.push(
+        "archive_mode is on and not always: the streamed part at the end of the WAL must not be archived as a \
+         whole segment"
+            .to_string(),
+    );
+    Some(Setting::new("archive_mode", "on"))
 }
 
 fn with_auto(main: &Settings, auto: &[u8]) -> Result<Settings> {

@@ -28,6 +28,7 @@ mod round_trip;
 mod scatter;
 mod source;
 pub mod space;
+pub mod streamed;
 pub mod survey;
 pub mod tablespaces;
 pub mod target;
@@ -53,6 +54,7 @@ use directory::Replace;
 use plan::{Decision, Plan, StandbyOf};
 use report::Report;
 use source::Source;
+use streamed::Ends;
 use tablespaces::Mapping;
 use target::{Action, Aim, Target};
 
@@ -126,9 +128,27 @@ fn check_request(request: &Request) -> Result<()> {
     Ok(())
 }
 
-/// Which backup, which timeline, how far: and what the WAL on the way says.
+/// Which backup, which timeline, how far: and what the WAL on the way says. Streamed parts count where they may.
 fn decide(source: &Source, request: &Request, jobs: NonZeroUsize) -> Result<Decision> {
-    let archive = source.archive(jobs);
+    let mut ends = source.streamed_ends()?;
+    if request.standby.is_some() {
+        ends.refuse_all("a standby goes on behind it");
+    }
+    let decision = decide_with(source, request, jobs, &ends)?;
+    let Some(part) = decision.streamed() else { return Ok(decision) };
+    if !streamed::archives_always(request, &decision.header) {
+        // Found damaged only when recovery comes to it, it would cost a whole restore.
+        streamed::read(&source.cluster, part, &mut std::io::sink()).map_err(|error| ends.explain(error))?;
+        return Ok(decision);
+    }
+    ends.refuse_all(
+        "with archive_mode = always the server would archive it as a whole segment; add --set archive_mode=on",
+    );
+    decide_with(source, request, jobs, &ends)
+}
+
+fn decide_with(source: &Source, request: &Request, jobs: NonZeroUsize, ends: &Ends) -> Result<Decision> {
+    let archive = source.archive(jobs, ends);
     let candidates = source.candidates(request.backup.as_ref())?;
     let aim = match &request.standby {
         Some(standby) => standby_aim(source, standby)?,
@@ -136,7 +156,8 @@ fn decide(source: &Source, request: &Request, jobs: NonZeroUsize) -> Result<Deci
     };
     let now = Timestamp::from_unix(jiff::Timestamp::now().as_microsecond())
         .ok_or_else(|| Error::configuration("the clock of this host is out of its range"))?;
-    let choice = choose::choose(&archive, &source.histories, &candidates, &aim, now)?;
+    let choice = choose::choose(&archive, &source.histories, &candidates, &aim, now)
+        .map_err(|error| ends.explain(error))?;
     let header = source.header(&choice.backup.label)?.clone();
     let survey = survey::survey(&archive, &choice, &aim, minimums(&header)?)?;
     source.cluster.repository().confirm()?;
@@ -149,6 +170,7 @@ fn decide(source: &Source, request: &Request, jobs: NonZeroUsize) -> Result<Deci
         standby: request.standby.clone(),
         asked_backup: request.backup.is_some(),
         segment_size: source.segment_size,
+        ends: ends.clone(),
     })
 }
 

@@ -9,6 +9,7 @@ use super::choose::{Archive, Stop};
 use super::libraries;
 use super::plan::Decision;
 use super::source::Source;
+use super::streamed;
 use super::target::Target;
 use super::window::last_time;
 use crate::error::Result;
@@ -28,8 +29,11 @@ pub fn notes(
 ) -> Result<Vec<String>> {
     let mut notes = source.notes.clone();
     notes.extend(end_of_archive(source, decision)?);
+    if decision.standby.is_some() || matches!(decision.choice.stop, Stop::End { .. }) {
+        notes.extend(decision.ends.why_not(decision.choice.path.timeline()));
+    }
     if let (Target::Time(time), None) = (&decision.aim.target, decision.aim.timeline) {
-        notes.extend(other_branches(&source.archive(jobs), source, decision, *time)?);
+        notes.extend(other_branches(&source.archive(jobs, &decision.ends), source, decision, *time)?);
     }
     notes.extend(unarchived_timelines(source, decision, jobs)?);
     let survey = &decision.survey;
@@ -62,7 +66,10 @@ pub fn notes(
 fn end_of_archive(source: &Source, decision: &Decision) -> Result<Option<String>> {
     let Stop::End { last_record } = decision.choice.stop else { return Ok(None) };
     let last = decision.segments().1;
-    let archived = segment::read_header(&source.cluster, last)?.archived;
+    let archived = match decision.streamed() {
+        Some(part) => streamed::read_header(&source.cluster, part)?.archived,
+        None => segment::read_header(&source.cluster, last)?.archived,
+    };
     let why = match &decision.aim.target {
         Target::Time(time) => format!("no archived transaction ended after {time}"),
         Target::Lsn(lsn) => format!("no archived record begins at or behind {lsn}"),
@@ -145,7 +152,7 @@ fn unarchived_timelines(source: &Source, decision: &Decision, jobs: NonZeroUsize
     for (timeline, path) in
         source.histories.iter().filter(|(timeline, _)| **timeline > decision.choice.path.timeline())
     {
-        if source.archive(jobs).newest_of(*timeline)?.is_none()
+        if source.archive(jobs, &decision.ends).newest_of(*timeline)?.is_none()
             && let Some(entry) = path.entries().last()
         {
             notes.push(format!(

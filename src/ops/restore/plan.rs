@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use super::choose::{Choice, Stop};
 use super::directory::Clearing;
+use super::streamed::Ends;
 use super::survey::Survey;
 use super::tablespaces::Assigned;
 use super::target::{Action, Aim, Target};
@@ -19,6 +20,7 @@ use crate::pg::settings_file::Setting;
 use crate::pg::version::PgMajor;
 use crate::repo::Cluster;
 use crate::repo::backup::BackupHeader;
+use crate::repo::streamed::StreamedPart;
 
 /// What recovery does and where it ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub struct Decision {
     /// The operator named the backup.
     pub asked_backup: bool,
     pub segment_size: SegmentSize,
+    /// Streamed parts that end their timelines.
+    pub ends: Ends,
 }
 
 /// A standby, and whom it follows.
@@ -82,6 +86,11 @@ impl Decision {
         (name(*self.choice.segments.start()), name(*self.choice.segments.end()))
     }
 
+    /// The streamed part that recovery gets in place of the last segment.
+    pub fn streamed(&self) -> Option<StreamedPart> {
+        self.ends.at(self.segments().1)
+    }
+
     /// Bytes of the WAL that recovery needs.
     pub fn wal_bytes(&self) -> u64 {
         let count =
@@ -101,6 +110,8 @@ impl Decision {
         }
         let last = self.segments().1.to_string();
         words.extend(["--last-segment", &last]);
+        let streamed = self.streamed().map(|part| part.to_string());
+        words.extend(streamed.iter().flat_map(|part| ["--streamed", part]));
         let (target, inclusive) = self.recovery_target();
         Ok(Recovery::ToTarget(ToTarget {
             restore_command: recovery::restore_command(&words)?,
@@ -200,7 +211,16 @@ impl fmt::Display for Plan {
         line(f, "timeline", &self.timeline_text())?;
         let (first, last) = self.decision.segments();
         let count = choice.segments.clone().count();
-        line(f, "WAL", &format_args!("{first} to {last}, all of {count} segments are in the repository"))?;
+        let streamed = self.decision.streamed();
+        let whole = if streamed.is_some() { " but the end of the last" } else { "" };
+        line(
+            f,
+            "WAL",
+            &format_args!("{first} to {last}, all of {count} segments{whole} are in the repository"),
+        )?;
+        if let Some(part) = streamed {
+            line(f, "streamed", &self.streamed_text(part))?;
+        }
         line(f, "files", &format_args!("{}, {} bytes", header.map.files, header.map.raw_bytes))?;
         for place in &self.tablespaces {
             let from = if place.mapped {
@@ -227,6 +247,15 @@ impl fmt::Display for Plan {
 }
 
 impl Plan {
+    fn streamed_text(&self, part: StreamedPart) -> String {
+        let bytes = part.end.0 % self.decision.segment_size.bytes();
+        format!(
+            "the last {bytes} bytes, up to LSN {}, come from a streamed part of {}: what followed is not in the \
+             repository",
+            part.end, part.segment
+        )
+    }
+
     fn timeline_text(&self) -> String {
         let steps = self.decision.path().into_iter().map(|(timeline, until)| match until {
             Some(until) => format!("{timeline} up to {until}"),

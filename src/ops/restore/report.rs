@@ -44,6 +44,8 @@ struct PlanReport {
     path: Vec<PathStep>,
     first_segment: String,
     last_segment: String,
+    /// What recovery gets in place of the last segment.
+    streamed: Option<StreamedReport>,
     files: u64,
     bytes: u64,
     tablespaces: Vec<TablespaceReport>,
@@ -51,6 +53,12 @@ struct PlanReport {
     port: u16,
     socket_directory: StoredPath,
     notes: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct StreamedReport {
+    end_lsn: Lsn,
+    bytes: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -160,6 +168,10 @@ impl PlanReport {
             path: path.collect(),
             first_segment: first.to_string(),
             last_segment: last.to_string(),
+            streamed: decision.streamed().map(|part| StreamedReport {
+                end_lsn: part.end,
+                bytes: part.end.0 % decision.segment_size.bytes(),
+            }),
             files: decision.header.map.files,
             bytes: decision.header.map.raw_bytes,
             tablespaces: tablespaces.collect(),

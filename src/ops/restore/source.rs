@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 
 use super::archive::StoredArchive;
 use super::choose::Candidate;
+use super::streamed::Ends;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::ident::Name;
@@ -69,8 +70,17 @@ impl Source {
         Ok(Self { segment_size: header.segment_size, histories, backups, notes, cluster })
     }
 
-    pub fn archive(&self, jobs: NonZeroUsize) -> StoredArchive<'_> {
-        StoredArchive { catalog: Catalog::new(&self.cluster, self.segment_size), jobs }
+    /// The archive, in which these streamed parts end their timelines.
+    pub fn archive<'a>(&'a self, jobs: NonZeroUsize, ends: &'a Ends) -> StoredArchive<'a> {
+        StoredArchive { catalog: self.catalog(), jobs, ends }
+    }
+
+    fn catalog(&self) -> Catalog<'_> {
+        Catalog::new(&self.cluster, self.segment_size)
+    }
+
+    pub fn streamed_ends(&self) -> Result<Ends> {
+        Ends::find(&self.catalog(), &self.histories)
     }
 
     /// The backups to choose from: all, or the one that was asked for.

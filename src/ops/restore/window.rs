@@ -82,7 +82,8 @@ fn windows_of<A: Archive>(archive: &A, path: &TimelineHistory, backups: &[Candid
         }
         let from = size.segment_of(backup.start);
         let Some(end) = archive.last_contiguous(path, from)? else { continue };
-        if end < size.segment_before(backup.consistent) {
+        let to_lsn = archive.end_of(path, end);
+        if to_lsn < backup.consistent {
             continue;
         }
         windows.push(Window {
@@ -91,7 +92,7 @@ fn windows_of<A: Archive>(archive: &A, path: &TimelineHistory, backups: &[Candid
             from_time: backup.stop_time,
             from_lsn: backup.consistent,
             to_time: last_time(archive, path, from, end)?,
-            to_lsn: size.start_of(end.saturating_add(1)),
+            to_lsn,
         });
     }
     Ok(windows)

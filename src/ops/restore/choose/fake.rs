@@ -42,6 +42,8 @@ struct Placed {
 #[derive(Clone, Debug, Default)]
 pub struct Fake {
     segments: BTreeMap<SegmentName, Vec<Placed>>,
+    /// Where the segments end of which only a part is there.
+    ends: BTreeMap<SegmentName, Lsn>,
     pub histories: BTreeMap<Timeline, TimelineHistory>,
     pub backups: Vec<Candidate>,
 }
@@ -81,6 +83,12 @@ impl Fake {
     pub fn spilling(mut self, timeline: u32, number: u64) -> Self {
         let records = self.segments.get_mut(&name(timeline, number)).expect("that segment");
         records.last_mut().expect("a record").end = Lsn((number + 1) * SEGMENT + 64);
+        self
+    }
+
+    /// Only the part before `end` is there of a segment.
+    pub fn streamed(mut self, timeline: u32, number: u64, end: Lsn) -> Self {
+        self.ends.insert(name(timeline, number), end);
         self
     }
 
@@ -203,6 +211,12 @@ impl Archive for Fake {
 
     fn newest_of(&self, timeline: Timeline) -> Result<Option<SegmentName>> {
         Ok(self.segments.keys().rfind(|name| name.timeline == timeline).copied())
+    }
+
+    fn end_of(&self, path: &TimelineHistory, segment: u64) -> Lsn {
+        let timeline = path.path_timeline_for_segment(segment, size());
+        let part = self.ends.get(&name(timeline.0, segment));
+        part.copied().unwrap_or_else(|| size().start_of(segment + 1))
     }
 
     fn why_missing(&self, name: SegmentName) -> Option<String> {

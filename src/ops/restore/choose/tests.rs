@@ -274,3 +274,49 @@ fn windows_list_what_a_timeline_shares_with_its_parent_once() {
     assert_eq!((windows[0].timeline, windows[0].to_lsn), (Timeline(1), Lsn(5 * fake::SEGMENT)));
     assert_eq!((windows[1].timeline, windows[1].to_time), (Timeline(2), Some(second(600))));
 }
+
+/// As [`simple`], but segment 4 is there only up to behind its second record.
+fn streamed() -> Fake {
+    simple().segment(1, 4, &[Point("p", 350), End(13, 400)]).streamed(1, 4, lsn(4, 2))
+}
+
+#[test]
+fn what_was_streamed_of_the_last_segment_is_part_of_the_archive() {
+    let fake = streamed();
+    let choice = to(&fake, Target::Latest).expect("reachable");
+    assert_eq!((choice.segments, choice.stop), (3..=4, Stop::End { last_record: lsn(4, 1) }));
+    assert_eq!(short(to(&fake, Target::Time(second(399)))), short_is("two", 1, 4));
+    assert_eq!(short(to(&fake, Target::Lsn(lsn(4, 1)))), short_is("two", 1, 4));
+    assert_eq!(
+        to(&fake, Target::Lsn(lsn(4, 2))).expect("its end").stop,
+        Stop::End { last_record: lsn(4, 1) }
+    );
+    let error = to(&fake, Target::Lsn(Lsn(lsn(4, 2).0 + 1))).expect_err("behind the part");
+    assert!(error.message().contains("is not in the archive"), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains(&format!("LSN {}", lsn(4, 2)))), "{error:?}");
+}
+
+#[test]
+fn a_backup_that_ends_behind_what_was_streamed_is_not_used() {
+    let mut fake = streamed().backup("three", 1, lsn(4, 0), lsn(4, 3), 500);
+    assert_eq!(short(to(&fake, Target::Latest)), short_is("two", 1, 4));
+    fake.backups.drain(..2);
+    let error = to(&fake, Target::Latest).expect_err("no other");
+    assert!(error.message().contains(&format!("{} is missing", name(1, 4))), "{error}");
+    // Up to the very end is enough.
+    let fake = streamed().backup("three", 1, lsn(4, 0), lsn(4, 2), 500);
+    assert_eq!(short(to(&fake, Target::Latest)), short_is("three", 1, 4));
+}
+
+#[test]
+fn a_commit_that_ends_where_streaming_ended_is_the_last_record() {
+    let fake = Fake::new()
+        .segment(1, 1, &[Other, Other])
+        .segment(1, 2, &[Other, End(10, 100)])
+        .spilling(1, 2)
+        .backup("b", 1, lsn(1, 0), lsn(1, 1), 60);
+    let last = |fake: &Fake| to(fake, Target::Latest).expect("reachable").stop;
+    assert_eq!(last(&fake), Stop::End { last_record: lsn(2, 0) }, "the rest of it was not archived");
+    let fake = fake.segment(1, 3, &[]).streamed(1, 3, Lsn(3 * fake::SEGMENT + 64));
+    assert_eq!(last(&fake), Stop::End { last_record: lsn(2, 1) });
+}
