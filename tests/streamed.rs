@@ -4,6 +4,8 @@
 mod harness;
 mod wal;
 
+#[path = "streamed/crossing.rs"]
+mod crossing;
 #[path = "streamed/fetching.rs"]
 mod fetching;
 #[path = "streamed/parts.rs"]
