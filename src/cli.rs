@@ -5,9 +5,11 @@
 //! closed pipe) changes the exit code, and a panic ends in SIGABRT, never in a status below 126.
 
 pub mod basebackup;
+pub mod connection;
 pub mod restore;
 pub mod wal_fetch;
 pub mod wal_push;
+pub mod wal_receive;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -70,6 +72,11 @@ enum LogFormat {
 /// What a program's own flags must give us: the common ones.
 pub trait HasCommon {
     fn common(&self) -> &Common;
+
+    /// What is logged without `-v` and `-q`.
+    fn log_level(&self) -> tracing::Level {
+        tracing::Level::WARN
+    }
 }
 
 /// Runs a program: parses, resolves the configuration, calls `run`, reports.
@@ -85,7 +92,7 @@ pub fn run<A: Parser + HasCommon>(
         Err(cause) => return usage(&cause, exit_code),
     };
     let common = args.common().clone();
-    start_log(&common);
+    start_log(&common, args.log_level());
     // The repository and the restored files hold everything the company knows: nobody else may read them.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let outcome = Config::resolve(&common.overrides()).and_then(|config| run(args, &config));
@@ -141,11 +148,11 @@ pub fn print(result: &impl std::fmt::Display) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn start_log(common: &Common) {
+fn start_log(common: &Common, usual: tracing::Level) {
     let level = match (common.quiet, common.verbose) {
         (true, _) => tracing::Level::ERROR,
-        (false, 0) => tracing::Level::WARN,
-        (false, 1) => tracing::Level::INFO,
+        (false, 0) => usual,
+        (false, 1) => tracing::Level::INFO.max(usual),
         (false, _) => tracing::Level::DEBUG,
     };
     let log = tracing_subscriber::fmt()

@@ -39,6 +39,7 @@ pub struct Config {
     pub compression_level: i32,
     pub push: Push,
     pub fetch: Fetch,
+    pub receive: Receive,
     pub backup: Backup,
     pub restore: Restore,
 }
@@ -74,6 +75,25 @@ pub struct Fetch {
     pub jobs: NonZeroUsize,
 }
 
+/// `[receive]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receive {
+    /// The replication slot's name.
+    pub slot: String,
+    /// Whether what the spool holds durably is reported as flushed.
+    pub synchronous: bool,
+    /// How long after a completed segment the unfinished one is stored.
+    pub partial_every: Duration,
+    /// Silence of the server that ends a connection.
+    pub timeout: Duration,
+    /// What may wait in the spool for the repository, bytes.
+    pub backlog: u64,
+    /// How far the slot may be behind the server before it is said, bytes.
+    pub lag_limit: u64,
+    /// Whether a server that asks for an md5 password gets it.
+    pub allow_md5: bool,
+}
+
 /// `[backup]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backup {
@@ -107,6 +127,7 @@ struct File {
     compression_level: Option<i32>,
     push: PushFile,
     fetch: FetchFile,
+    receive: ReceiveFile,
     backup: BackupFile,
     restore: RestoreFile,
 }
@@ -129,6 +150,18 @@ struct FetchFile {
     prefetch_bytes: Option<Size>,
     prefetch_linger: Option<Span>,
     jobs: Option<NonZeroUsize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ReceiveFile {
+    slot: Option<String>,
+    synchronous: Option<bool>,
+    partial_every: Option<Span>,
+    timeout: Option<Span>,
+    backlog: Option<Size>,
+    lag_limit: Option<Size>,
+    allow_md5: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -193,6 +226,15 @@ impl Config {
                 prefetch_bytes: file.fetch.prefetch_bytes.map_or(1 << 30, |size| size.0),
                 prefetch_linger: span(file.fetch.prefetch_linger, 60),
                 jobs: file.fetch.jobs.unwrap_or(cores.min(WAL_JOBS)),
+            },
+            receive: Receive {
+                slot: file.receive.slot.unwrap_or_else(|| "pgark".to_string()),
+                synchronous: file.receive.synchronous.unwrap_or(false),
+                partial_every: span(file.receive.partial_every, 60),
+                timeout: span(file.receive.timeout, 60),
+                backlog: file.receive.backlog.map_or(1 << 30, |size| size.0),
+                lag_limit: file.receive.lag_limit.map_or(1 << 30, |size| size.0),
+                allow_md5: file.receive.allow_md5.unwrap_or(false),
             },
             backup: Backup {
                 jobs: file.backup.jobs.unwrap_or(cores),

@@ -4,14 +4,14 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, ValueEnum};
+use clap::{Parser, ValueEnum};
 
+use super::connection::Connection;
 use super::{Common, HasCommon, print};
 use crate::config::parse_duration;
 use crate::error::Result;
 use crate::ident::Name;
 use crate::ops::backup::{Report, Request};
-use crate::pg::conninfo::ConnRequest;
 use crate::pg::settings_value::{MemoryUnit, parse_memory};
 use crate::repo::backup::CheckpointMode;
 
@@ -63,26 +63,6 @@ pub struct BasebackupArgs {
     common: Common,
 }
 
-#[derive(Args)]
-#[command(next_help_heading = "Connection options")]
-struct Connection {
-    /// A connection string or URI, or a database name
-    #[arg(short, long, value_name = "CONNINFO")]
-    dbname: Option<String>,
-
-    /// The server's host, or the directory of its Unix socket
-    #[arg(long, value_name = "HOST")]
-    host: Option<String>,
-
-    /// The server's port
-    #[arg(short, long, value_name = "PORT")]
-    port: Option<u16>,
-
-    /// The role to connect as
-    #[arg(short = 'U', long, value_name = "ROLE")]
-    user: Option<String>,
-}
-
 #[derive(Clone, Copy, ValueEnum)]
 enum Checkpoint {
     Fast,
@@ -104,13 +84,7 @@ impl HasCommon for BasebackupArgs {
 impl BasebackupArgs {
     pub fn request(&self) -> Request {
         Request {
-            connection: ConnRequest {
-                conninfo: self.connection.dbname.clone(),
-                host: self.connection.host.clone(),
-                port: self.connection.port,
-                user: self.connection.user.clone(),
-                dbname: None,
-            },
+            connection: self.connection.request(),
             label: self.label.clone(),
             checkpoint: match self.checkpoint {
                 Checkpoint::Fast => CheckpointMode::Fast,

@@ -15,6 +15,7 @@ pub mod intake;
 pub mod layout;
 pub mod lease;
 pub mod map;
+pub mod overlap;
 pub mod pack;
 mod parts;
 pub mod segment;

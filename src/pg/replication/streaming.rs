@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 use crate::pg::lsn::{Lsn, Timeline};
 use crate::pg::time::Timestamp;
 
+/// A look that takes less may miss what has arrived.
+const SHORTEST_LOOK: Duration = Duration::from_millis(10);
+
 /// What comes from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
@@ -62,10 +65,11 @@ impl<'c> Streaming<'c> {
         if let Some((next, switch_lsn)) = self.ended {
             return Ok(Event::EndOfTimeline { next, switch_lsn });
         }
-        self.check_silence()?;
+        // However long nobody looked: what is there already is taken before the silence is judged.
         let limit = if self.asked { self.timeout } else { self.timeout / 2 };
-        let until = until.min(self.heard + limit);
+        let until = until.min(self.heard + limit).max(Instant::now() + SHORTEST_LOOK);
         if !self.connection.wire.advance(until).map_err(|cause| lost(&cause))? {
+            self.check_silence()?;
             return Ok(Event::Nothing);
         }
         (self.heard, self.asked) = (Instant::now(), false);
@@ -74,6 +78,12 @@ impl<'c> Streaming<'c> {
             Some(messages::COPY_DONE) => self.end_of_timeline(),
             _ => self.interrupted(),
         }
+    }
+
+    /// Whether the next message is here already, so that [`Streaming::next`] does not wait.
+    pub fn has_message(&self) -> bool {
+        // What is wrong with it is for `next` to say.
+        self.ended.is_none() && self.connection.wire.has_message().unwrap_or(true)
     }
 
     /// Asks after half of the time, gives up after all of it.

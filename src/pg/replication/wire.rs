@@ -80,6 +80,11 @@ impl<T: Timed> Wire<T> {
         }
     }
 
+    /// Whether a message is there in whole without reading.
+    pub fn has_message(&self) -> io::Result<bool> {
+        Ok(self.whole_message()?.is_some())
+    }
+
     /// The message that [`Wire::advance`] found.
     pub fn message(&self) -> Option<Message<'_>> {
         self.buffer.get(self.current..self.begin).and_then(split)

@@ -14,7 +14,7 @@ mod page;
 mod record;
 mod search;
 #[cfg(test)]
-mod synthetic;
+pub(crate) mod synthetic;
 mod unfinished;
 mod walk;
 
@@ -23,6 +23,7 @@ pub use facts::{
     TablespaceAction, TablespaceChange, TimelineStart, WalLevel, WalSettings, XidRange,
 };
 pub use header::{SegmentHeader, TimelineMatch, WalFormat};
+pub use page::page_address;
 pub use search::{Landmark, Search, Sought};
 pub use unfinished::{Piece, Unfinished, join_unfinished};
 pub use walk::{Extent, Walk};

@@ -17,6 +17,11 @@ const XLP_LONG_HEADER: u16 = 0x2;
 const XLP_FIRST_IS_OVERWRITE_CONTRECORD: u16 = 0x8;
 const XLP_ALL_FLAGS: u16 = 0xF;
 
+/// The LSN that a page says it has. None: it is too short to say one.
+pub fn page_address(page: &[u8]) -> Option<Lsn> {
+    PageHeader::parse(page).map(|(header, _)| header.address)
+}
+
 /// A page's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PageHeader {

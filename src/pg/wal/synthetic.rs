@@ -18,7 +18,7 @@ pub(super) const HEAP: u8 = 10;
 pub(super) const SWITCH: u8 = 0x40;
 pub(super) const OVERWRITE: u8 = 0xD0;
 
-pub(super) struct Synthetic {
+pub(crate) struct Synthetic {
     format: WalFormat,
     block: usize,
     pub timeline: u32,
@@ -37,7 +37,7 @@ impl std::fmt::Debug for Synthetic {
 
 /// Where a record lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     pub lsn: Lsn,
     pub end: Lsn,
 }

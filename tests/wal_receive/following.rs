@@ -1,0 +1,67 @@
+//! Promotions: of the standby that is streamed from, and of the one that takes over.
+
+use super::scene::*;
+use super::server;
+use crate::harness::*;
+
+#[test]
+fn a_standby_that_is_promoted_while_it_streams_is_followed_to_its_new_timeline() {
+    let (repo, primary) = (TestRepo::init(), server());
+    let standby = primary.standby().start();
+    let receiver = Receiver::start(&repo, &standby, &[]);
+    receiver.wait_for_log("streaming timeline 1");
+    let old = write_segments(&primary, 2);
+    wait_for_segment(&repo, &old);
+    primary.psql("create table at_the_end (a int)");
+    primary.wait_replayed_by(&standby);
+    primary.stop(Stop::Immediate);
+    standby.promote();
+    receiver.wait_for_log("timeline 2 goes on");
+    let new = write_segments(&standby, 2);
+    assert!(new.starts_with("00000002"), "{new}");
+    wait_for_segment(&repo, &new);
+    let status = once(&repo, &standby, &["--status", "--output", "json"]).succeeds();
+    receiver.leave();
+
+    let history = repo.read(&repo.only("/wal/00000002.history"));
+    assert_eq!(history, std::fs::read(standby.data_dir().join("pg_wal/00000002.history")).expect("read"));
+    let stored = segments(&repo);
+    let first_new = stored.keys().find(|name| name.starts_with("00000002")).expect("there").clone();
+    assert_holds(&stored, &segment_files(&standby.data_dir().join("pg_wal"), &first_new, &new));
+    let switch = format!("{:08X}", 2) + &old[8..];
+    assert!(first_new > switch, "the new timeline begins behind {old}: {first_new}");
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+    assert_eq!(status["receiver"]["timeline"], 2);
+    assert_eq!(status["running"], true);
+}
+
+#[test]
+fn after_a_failover_the_new_primary_among_several_hosts_is_streamed_from() {
+    let (repo, primary) = (TestRepo::init(), server());
+    let standby = primary.standby().start();
+    let conninfo = format!(
+        "host={},{} port={},{} user=postgres target_session_attrs=primary",
+        primary.socket_dir().display(),
+        standby.socket_dir().display(),
+        primary.port(),
+        standby.port()
+    );
+    let receiver = Receiver::start_at(&repo, &conninfo, &[]);
+    receiver.wait_for_log("streaming timeline 1");
+    let old = write_segments(&primary, 2);
+    wait_for_segment(&repo, &old);
+    primary.wait_replayed_by(&standby);
+    primary.crash();
+    receiver.wait_for_log("the server is a standby");
+    standby.promote();
+    receiver.wait_for_log("streaming timeline 2");
+    let new = write_segments(&standby, 2);
+    wait_for_segment(&repo, &new);
+    receiver.leave();
+    repo.only("/wal/00000002.history");
+    let stored = segments(&repo);
+    let numbers: Vec<u64> =
+        stored.keys().map(|name| u64::from_str_radix(&name[8..], 16).expect("hex")).collect();
+    let span = numbers.iter().max().expect("some") - numbers.iter().min().expect("some");
+    assert!(span < numbers.len() as u64, "no segment is missing on the path: {:?}", stored.keys());
+}

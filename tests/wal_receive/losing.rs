@@ -1,0 +1,120 @@
+//! The receiver, its disk, the repository or the primary is lost, for a while.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Stdio;
+use std::time::Duration;
+
+use super::scene::*;
+use super::server;
+use crate::harness::*;
+
+#[test]
+fn a_receiver_that_is_killed_twenty_times_leaves_an_archive_without_a_gap() {
+    let (repo, server) = (TestRepo::init(), server());
+    let peer = server.scratch().make_dir("pg_receivewal");
+    server.psql("select pg_create_physical_replication_slot('peer', true)");
+    once(&repo, &server, &["--create-slot-only"]).succeeds();
+    let mut pg_receivewal = server.client("pg_receivewal");
+    pg_receivewal.args(["--slot", "peer", "--no-loop", "-D"]).arg(&peer);
+    let mut pg_receivewal = pg_receivewal.stderr(Stdio::null()).spawn().expect("start pg_receivewal");
+    server.pgbench_init(1);
+    let load = server.pgbench_in_background(&["-c", "2"]);
+    let mut lives = BTreeMap::new();
+    for kill in 0..20_u64 {
+        let mode: &[&str] = if kill % 2 == 0 { &["--synchronous"] } else { &[] };
+        let receiver = Receiver::start(&repo, &server, mode);
+        // Anything from before the first connection to several segments later.
+        let life = (kill * 7919) % 400;
+        std::thread::sleep(Duration::from_millis(life));
+        receiver.kill();
+        lives.insert(kill, life);
+    }
+    drop(load);
+    let receiver = Receiver::start(&repo, &server, &[]);
+    let last = write_segments(&server, 1);
+    wait_for_segment(&repo, &last);
+    receiver.leave();
+    wait_for("pg_receivewal", String::new, || peer.join(&last).exists());
+    pg_receivewal.kill().expect("killed");
+    pg_receivewal.wait().expect("waited for");
+
+    let stored = segments(&repo);
+    let expected = segment_files(&peer, "", &last);
+    assert!(expected.len() >= 15, "{lives:?} {:?}", expected.keys());
+    assert_holds(&stored, &expected);
+    assert!(stored.keys().eq(expected.keys()), "{:?}", stored.keys());
+}
+
+#[test]
+fn a_full_spool_ends_the_receiver_and_the_next_one_goes_on_without_a_gap() {
+    let Some(disk) = SmallDisk::mount(3 << 20) else { return };
+    let (repo, server) = (TestRepo::init(), server());
+    let spool = disk.path().display().to_string();
+    let start = || {
+        let mut command = repo.std_program("wal-receive");
+        command.envs(server.env()).args(["--spool", &spool]);
+        Receiver::spawn(&repo, command)
+    };
+    let receiver = start();
+    let first = write_segments(&server, 1);
+    wait_for_segment(&repo, &first);
+    let ballast = disk.path().join("ballast");
+    let full = fs::write(&ballast, vec![0; 4 << 20]).expect_err("the disk is full");
+    assert_eq!(full.raw_os_error(), Some(28));
+    write_segments(&server, 2);
+    let said = receiver.fails_with(6, "No space left on device");
+    assert!(said.contains("free some space") && said.contains(&spool), "{said}");
+    fs::remove_file(ballast).expect("removed");
+    let receiver = start();
+    let last = write_segments(&server, 1);
+    wait_for_segment(&repo, &last);
+    receiver.leave();
+    assert_holds(&segments(&repo), &segment_files(&server.data_dir().join("pg_wal"), &first, &last));
+}
+
+#[test]
+fn a_repository_that_is_away_for_a_while_is_waited_for() {
+    let (repo, server) = (TestRepo::init(), server());
+    let receiver = Receiver::start(&repo, &server, &[]);
+    let first = write_segments(&server, 1);
+    wait_for_segment(&repo, &first);
+    let away = repo.scratch().join("away");
+    fs::rename(repo.root(), &away).expect("renamed");
+    let last = write_segments(&server, 3);
+    receiver.wait_for_log("waits in the spool and is tried again");
+    // Nothing that the repository does not have is reported as flushed.
+    let behind = "select bool_and(flush_lsn < write_lsn)::text from pg_stat_replication";
+    server.wait_sql(behind, "true");
+    fs::rename(&away, repo.root()).expect("renamed back");
+    wait_for_segment(&repo, &last);
+    server.wait_sql(
+        "select bool_and(flush_lsn >= pg_current_wal_flush_lsn() - 1048576)::text from pg_stat_replication",
+        "true",
+    );
+    receiver.leave();
+    assert_holds(&segments(&repo), &segment_files(&server.data_dir().join("pg_wal"), &first, &last));
+}
+
+#[test]
+fn a_restarted_primary_is_gone_on_with() {
+    let (repo, server) = (TestRepo::init(), server());
+    let receiver = Receiver::start(&repo, &server, &["--synchronous"]);
+    let first = write_segments(&server, 1);
+    wait_for_segment(&repo, &first);
+    server.psql("create table before_the_crash (a int)");
+    for crash in [true, false] {
+        if crash {
+            server.crash()
+        } else {
+            server.stop(Stop::Fast)
+        }
+        receiver.wait_for_log("the next attempt follows");
+        server.start();
+        wait_for_segment(&repo, &write_segments(&server, 2));
+    }
+    let last = write_segments(&server, 1);
+    wait_for_segment(&repo, &last);
+    receiver.leave();
+    assert_holds(&segments(&repo), &segment_files(&server.data_dir().join("pg_wal"), &first, &last));
+}

@@ -1,0 +1,113 @@
+//! What must not be received, and what is said instead.
+
+use std::process::Command;
+
+use super::scene::*;
+use super::server;
+use crate::harness::*;
+
+#[test]
+fn wal_that_the_server_no_longer_has_is_a_gap_that_has_to_be_accepted() {
+    let (repo, server) = (TestRepo::init(), server());
+    let receiver = Receiver::start(&repo, &server, &[]);
+    let first = write_segments(&server, 2);
+    wait_for_segment(&repo, &first);
+    receiver.leave();
+    once(&repo, &server, &["--drop-slot"]).succeeds();
+    write_segments(&server, 8);
+    server.psql("checkpoint");
+    server.psql("checkpoint");
+    let late = || Receiver::start(&repo, &server, &[]);
+    let said = late().fails_with(3, "does not have that segment any more");
+    assert!(said.contains("has already been removed") && said.contains("--accept-gap"), "{said}");
+    // Another start says the same: nothing was papered over.
+    let before = repo.list();
+    late().fails_with(3, "does not have that segment any more");
+    assert_eq!(repo.list(), before);
+
+    let receiver = Receiver::start(&repo, &server, &["--accept-gap"]);
+    let last = write_segments(&server, 2);
+    wait_for_segment(&repo, &last);
+    receiver.wait_for_log("a gap is accepted");
+    receiver.leave();
+    // From now on the archive is gone on with where it ends.
+    let receiver = Receiver::start(&repo, &server, &[]);
+    wait_for_segment(&repo, &write_segments(&server, 1));
+    receiver.leave();
+}
+
+#[test]
+fn a_server_of_another_cluster_is_refused_unless_it_was_named() {
+    let repo = TestRepo::init();
+    let (ours, other) = (server(), server());
+    let receiver = Receiver::start(&repo, &ours, &[]);
+    wait_for_segment(&repo, &write_segments(&ours, 1));
+    receiver.leave();
+    let stored = repo.list();
+    let said = Receiver::start(&repo, &other, &[]).fails_with(2, "could not receive WAL of this server");
+    let id = other.psql("select system_identifier from pg_control_system()");
+    assert!(said.contains(&format!("--system-id {id}")), "{said}");
+    assert_eq!(repo.list(), stored);
+    assert_eq!(other.psql("select count(*) from pg_replication_slots"), "0");
+
+    let receiver = Receiver::start(&repo, &other, &["--system-id", &id]);
+    let name = write_segments(&other, 1);
+    let key = format!("/{id}/wal/00000001/00000000/{name}.zst");
+    wait_for("the other cluster's segment", || receiver.log(), || !repo.matching(&key).is_empty());
+    receiver.leave();
+    Receiver::start(&repo, &ours, &["--system-id", &id]).fails_with(2, &format!("not {id}"));
+}
+
+#[test]
+fn a_slot_that_another_receiver_holds_is_named_with_its_process_and_waited_for() {
+    let (repo, other, server) = (TestRepo::init(), TestRepo::init(), server());
+    let holder = Receiver::start(&other, &server, &[]);
+    holder.wait_for_log("streaming timeline 1");
+    let pid = server.psql("select active_pid from pg_replication_slots");
+    let receiver = Receiver::start(&repo, &server, &[]);
+    receiver.wait_for_log(&format!("replication slot \"pgark\" is active for PID {pid}"));
+    holder.leave();
+    receiver.wait_for_log("streaming timeline 1");
+    wait_for_segment(&repo, &write_segments(&server, 1));
+    // Two receivers of one spool would be in each other's way.
+    let second = once(&repo, &server, &[]);
+    second.fails_with(4, "another wal-receive uses");
+    receiver.leave();
+}
+
+#[test]
+fn other_bytes_under_a_stored_name_are_a_conflict() {
+    let repo = TestRepo::init();
+    let one = Cluster::builder().wal_segment_mib(1).set("wal_keep_size", "64MB").start();
+    one.stop(Stop::Fast);
+    // Two servers that both go on from here: a split brain.
+    let copy = one.scratch().join("copy");
+    let status = Command::new("cp").arg("-a").arg(one.data_dir()).arg(&copy).status().expect("start cp");
+    assert!(status.success());
+    one.start();
+    let pushed = write_segments(&one, 1);
+    one.stop(Stop::Fast);
+    let aside = one.scratch().join("aside");
+    std::fs::rename(one.data_dir(), &aside).expect("renamed");
+    std::fs::rename(&copy, one.data_dir()).expect("renamed");
+    one.start();
+    one.psql("create table another_history as select 1 as a");
+    let receiver = Receiver::start(&repo, &one, &[]);
+    receiver.wait_for_log("streaming timeline 1");
+    run(repo.wal_push(&aside).arg(format!("pg_wal/{pushed}"))).succeeds();
+    write_segments(&one, 1);
+    let said = receiver.fails_with(4, "is already archived with other content");
+    assert!(said.contains(&pushed), "{said}");
+}
+
+#[test]
+fn without_a_spool_or_a_repository_nothing_begins() {
+    let (repo, server) = (TestRepo::init(), server());
+    let mut command = repo.program("wal-receive");
+    run(command.envs(server.env())).fails_with(2, "needs a directory for the segment in progress");
+    let outcome = once(&repo, &server, &["--slot", "No-Slot"]);
+    outcome.fails_with(2, "can't be the name of a replication slot");
+    std::fs::remove_file(repo.path("pgark.json")).expect("removed");
+    once(&repo, &server, &[]).fails_with(2, "no repository here");
+    assert_eq!(server.psql("select count(*) from pg_replication_slots"), "0");
+}
