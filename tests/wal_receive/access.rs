@@ -66,7 +66,7 @@ fn a_server_that_demands_tls_and_scram_is_received_from() {
         assert!(receiver.is_running());
         receiver.leave();
     }
-    let log = fs::read_to_string(repo.scratch().join("receiver.log")).expect("read");
+    let log = all_logs(&repo);
     assert!(!log.contains("secret"), "a password is in the log: {log}");
 }
 

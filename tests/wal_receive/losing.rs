@@ -50,6 +50,7 @@ fn a_receiver_that_is_killed_twenty_times_leaves_an_archive_without_a_gap() {
 fn a_full_spool_ends_the_receiver_and_the_next_one_goes_on_without_a_gap() {
     let Some(disk) = SmallDisk::mount(3 << 20) else { return };
     let (repo, server) = (TestRepo::init(), server());
+    repo.configure("[receive]\nbacklog = \"1MiB\"\n");
     let spool = disk.path().display().to_string();
     let start = || {
         let mut command = repo.std_program("wal-receive");

@@ -31,13 +31,14 @@ impl Receiver {
     }
 
     pub fn spawn(repo: &TestRepo, mut command: Command) -> Self {
-        let log = log_file(repo);
-        let file = File::options().create(true).append(true).open(&log).expect("open the log");
+        let count = fs::read_dir(logs(repo)).expect("list").count();
+        let log = logs(repo).join(count.to_string());
+        let file = File::options().create_new(true).append(true).open(&log).expect("open the log");
         command.stdout(Stdio::null()).stderr(file);
         Self { child: command.spawn().expect("start wal-receive"), log }
     }
 
-    /// All that this one and its predecessors with this repository said.
+    /// All that it said.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).expect("read the log")
     }
@@ -111,8 +112,15 @@ fn command(repo: &TestRepo) -> Command {
     command
 }
 
-fn log_file(repo: &TestRepo) -> PathBuf {
-    repo.scratch().join("receiver.log")
+/// What each receiver said, in a file of its own.
+fn logs(repo: &TestRepo) -> PathBuf {
+    repo.scratch().make_dir("logs")
+}
+
+/// What all receivers with this repository said.
+pub fn all_logs(repo: &TestRepo) -> String {
+    let entries = fs::read_dir(logs(repo)).expect("list").map(|entry| entry.expect("an entry").path());
+    entries.map(|path| fs::read_to_string(path).expect("read")).collect()
 }
 
 pub fn spool(repo: &TestRepo) -> PathBuf {
@@ -167,7 +175,7 @@ pub fn write_segments(server: &Cluster, count: u32) -> String {
 pub fn wait_for_segment(repo: &TestRepo, name: &str) {
     wait_for(
         &format!("{name} in the repository"),
-        || format!("{:#?}\n{}", repo.list(), fs::read_to_string(log_file(repo)).unwrap_or_default()),
+        || format!("{:#?}\n{}", repo.list(), all_logs(repo)),
         || !repo.matching(&format!("{name}.zst")).is_empty(),
     );
 }

@@ -17,7 +17,7 @@ use super::spool::{self, Waiting};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::ident::Name;
 use crate::interrupt::Interrupt;
-use crate::pg::lsn::Lsn;
+use crate::pg::lsn::{Lsn, SegmentSize};
 use crate::pg::names::SegmentName;
 use crate::pg::wal::{Extent, SegmentHeader};
 use crate::pipe::compress::Options;
@@ -59,8 +59,6 @@ struct Shared {
 struct State {
     /// The first is the one that is worked on.
     queue: VecDeque<Task>,
-    /// The end of the last whole segment that was stored.
-    archived: Lsn,
     failure: Option<Error>,
 }
 
@@ -73,6 +71,8 @@ struct Task {
     path: PathBuf,
     /// The file is still in progress: it is copied, and stays.
     copy: Option<File>,
+    /// Where the segment begins.
+    start: Lsn,
     /// Bytes.
     size: u64,
 }
@@ -97,13 +97,16 @@ impl Archiver {
     pub fn take(&self, waiting: Waiting) -> Result<()> {
         let size = waiting.path.metadata().doing(|| format!("look at {}", waiting.path.display()))?.len();
         let Waiting { name, path, end } = waiting;
-        self.queue(Task { name, end, path, copy: None, size });
+        // A whole segment has its size, and one that has not is refused when it is stored.
+        let start = SegmentSize::try_from(size).and_then(|size| name.start(size)).unwrap_or_default();
+        self.queue(Task { name, end, path, copy: None, start, size });
         Ok(())
     }
 
     /// The beginning of the segment in progress, up to `end`, shall be stored too.
     pub fn copy(&self, name: SegmentName, end: Lsn, path: &Path, file: File) {
-        self.queue(Task { name, end: Some(end), path: path.to_path_buf(), copy: Some(file), size: 0 });
+        let path = path.to_path_buf();
+        self.queue(Task { name, end: Some(end), path, copy: Some(file), start: Lsn::INVALID, size: 0 });
     }
 
     fn queue(&self, task: Task) {
@@ -116,9 +119,10 @@ impl Archiver {
         self.shared.state().failure.clone().map_or(Ok(()), Err)
     }
 
-    /// The end of the last whole segment that was stored since the start; 0/0: none was.
-    pub fn archived(&self) -> Lsn {
-        self.shared.state().archived
+    /// Where the first of the whole segments begins that wait. None: none does.
+    pub fn first_waiting(&self) -> Option<Lsn> {
+        let state = self.shared.state();
+        state.queue.iter().filter(|task| task.end.is_none()).map(|task| task.start).min()
     }
 
     /// Bytes and files that wait.
@@ -172,10 +176,7 @@ impl Shared {
             }
             let mut state = self.state();
             match outcome {
-                Ok(archived) => {
-                    state.archived = state.archived.max(archived);
-                    state.queue.pop_front();
-                }
+                Ok(()) => drop(state.queue.pop_front()),
                 Err(error) => state.failure = Some(error),
             }
             let failed = state.failure.is_some();
@@ -188,11 +189,11 @@ impl Shared {
     }
 
     /// Tries until it is stored or can't be, ever.
-    fn store_at_last(&self, task: &Task) -> Result<Lsn> {
+    fn store_at_last(&self, task: &Task) -> Result<()> {
         let mut failures = 0;
         loop {
             let error = match self.store(task) {
-                Ok(archived) => return Ok(archived),
+                Ok(()) => return Ok(()),
                 Err(error) if is_final(error.kind()) || self.stop.is_set() => return Err(error),
                 Err(error) => error,
             };
@@ -205,42 +206,30 @@ impl Shared {
         }
     }
 
-    /// The end of what is stored, if it is a whole segment.
-    fn store(&self, task: &Task) -> Result<Lsn> {
-        let Some(mut source) = task.open()? else { return Ok(Lsn::INVALID) };
+    fn store(&self, task: &Task) -> Result<()> {
+        let Some(mut source) = task.open()? else { return Ok(()) };
         let header = intake::read_header(&mut source, &task.place())?;
         let cluster = self.destination.repository.cluster(&self.destination.cluster, header.system_id);
         cluster.ensure_header(&intake::cluster_header(&header))?;
-        let archived = match task.end {
+        match task.end {
             None => self.store_whole(&cluster, task, header, source)?,
             Some(end) => self.store_part(&cluster, task, &header, end, source)?,
-        };
+        }
         if task.copy.is_none() {
             spool::remove(&task.path)?;
         }
-        Ok(archived)
+        Ok(())
     }
 
-    fn store_whole(
-        &self,
-        cluster: &Cluster,
-        task: &Task,
-        header: SegmentHeader,
-        source: File,
-    ) -> Result<Lsn> {
-        let size = header.segment_size;
+    fn store_whole(&self, cluster: &Cluster, task: &Task, header: SegmentHeader, source: File) -> Result<()> {
         let length = source.metadata().doing(|| format!("look at {}", task.place()))?.len();
         let timeline_match = header.check(task.name, length)?;
-        let history = Catalog::new(cluster, size).history(task.name.timeline)?;
+        let history = Catalog::new(cluster, header.segment_size).history(task.name.timeline)?;
         intake::check_timeline(task.name, &header, timeline_match, history.as_ref())?;
         match self.put(cluster, task, header, Extent::Whole, source) {
-            Err(error) if error.kind() == Kind::Conflict => self.settle(cluster, task, header, error)?,
-            stored => {
-                stored?;
-                streamed::sweep(cluster, task.name)?;
-            }
+            Err(error) if error.kind() == Kind::Conflict => self.settle(cluster, task, header, error),
+            stored => stored.and_then(|()| streamed::sweep(cluster, task.name)).map(drop),
         }
-        Ok(Lsn(task.name.start(size)?.0.saturating_add(size.bytes())))
     }
 
     fn put(
@@ -289,12 +278,12 @@ impl Shared {
         header: &SegmentHeader,
         end: Lsn,
         mut source: File,
-    ) -> Result<Lsn> {
+    ) -> Result<()> {
         let part = StreamedPart { segment: task.name, end };
         streamed::store(cluster, part, header, &mut source, &task.place(), &self.options())?;
         streamed::sweep(cluster, task.name)?;
         tracing::debug!("{} is stored up to {end}", task.name);
-        Ok(Lsn::INVALID)
+        Ok(())
     }
 
     fn options(&self) -> Options {
@@ -310,13 +299,8 @@ impl Shared {
 impl Task {
     /// The task for the worker, while its place in the queue is kept.
     fn for_work(&mut self) -> Self {
-        Self {
-            name: self.name,
-            end: self.end,
-            path: self.path.clone(),
-            copy: self.copy.take(),
-            size: self.size,
-        }
+        let (path, copy) = (self.path.clone(), self.copy.take());
+        Self { name: self.name, end: self.end, path, copy, start: self.start, size: self.size }
     }
 
     /// What messages call it.

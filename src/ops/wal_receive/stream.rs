@@ -4,6 +4,8 @@
 //! Invariant: a position is reported as flushed only when it is durable: in the repository, or with
 //! `--synchronous` in the spool. An error of the spool ends the program.
 
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::plan::{self, Known, Next, Reached};
@@ -11,7 +13,7 @@ use super::server;
 use super::spool::Receiving;
 use super::status::Status;
 use super::{Ended, Receiver, Step};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, IoContext, Kind, Result};
 use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::{Lsn, SegmentSize, Timeline};
 use crate::pg::replication::{Event, Replication, Streaming};
@@ -35,8 +37,8 @@ pub(super) struct Progress {
     server_end: Lsn,
     /// Where the next byte belongs.
     position: Lsn,
-    /// Everything before is in the repository, from before we began.
-    base: Lsn,
+    /// Where the segment in progress begins: all before was handed over to be stored, or is stored.
+    segment_start: Lsn,
     /// What the server was told.
     flushed: Lsn,
     open: Option<Receiving>,
@@ -51,7 +53,7 @@ pub(super) struct Progress {
 impl Receiver<'_> {
     /// Receives until the connection ends.
     pub(super) fn session(&mut self) -> Step<()> {
-        let mut connection = self.access.connect().map_err(Ended::of_connecting)?;
+        let mut connection = self.connect()?;
         let identity = connection.identify().map_err(Ended::Lost)?;
         let expected = self.system_id.or(self.request.system_id);
         server::check_cluster(&self.repository, self.config, identity.system_id, expected)
@@ -75,6 +77,26 @@ impl Receiver<'_> {
             path = server::bring_history(&mut connection, &cluster, &catalog, timeline)
                 .map_err(Ended::of_repository)?;
             next = plan::on_path(&path, size.segment_of(switch), size);
+        }
+    }
+
+    /// In a thread of its own, so that a signal does not wait for a host that does not answer. A thread that
+    /// nobody waits for any more ends with its attempt, or with the process.
+    fn connect(&mut self) -> Step<Replication> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let access = self.access.clone();
+        let started = thread::Builder::new().name("connect".into()).spawn(move || {
+            drop(sender.send(access.connect()));
+        });
+        started.doing(|| "start a thread").map_err(Ended::Lost)?;
+        loop {
+            match receiver.recv_timeout(TICK) {
+                Ok(connected) => return connected.map_err(Ended::of_connecting),
+                Err(RecvTimeoutError::Timeout) => self.keep_going()?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Ended::Fatal(Error::bug("the thread that connects ended without a word")));
+                }
+            }
         }
     }
 
@@ -169,11 +191,9 @@ impl Receiver<'_> {
     fn begin(&mut self, next: Next, size: SegmentSize) {
         let progress = &mut self.progress;
         progress.position = next.start(size);
-        if progress.next.is_none() {
-            progress.base = progress.position;
-        }
+        progress.segment_start = progress.position;
         progress.next = Some(next);
-        (progress.reported, progress.flushed) = (None, Lsn::INVALID);
+        (progress.reported, progress.flushed, progress.part) = (None, Lsn::INVALID, Lsn::INVALID);
         progress.handed_over = Some(Instant::now());
     }
 
@@ -200,7 +220,7 @@ impl Receiver<'_> {
             self.keep_going()?;
             self.sync(true).map_err(Ended::Fatal)?;
             self.report(streaming, false, false)?;
-            std::thread::sleep(TICK);
+            thread::sleep(TICK);
         }
         Ok(())
     }
@@ -235,6 +255,7 @@ impl Receiver<'_> {
             return Ok(());
         }
         self.archiver.take(open.complete()?)?;
+        self.progress.segment_start = self.progress.position;
         self.progress.next = Some(Next { number: next.number.saturating_add(1), ..next });
         self.progress.handed_over = Some(Instant::now());
         Ok(())
@@ -261,8 +282,10 @@ impl Receiver<'_> {
         }
     }
 
+    /// On this path all before is in the repository. What waits from behind a fork does not count.
     fn archived(&self) -> Lsn {
-        self.progress.base.max(self.archiver.archived())
+        let begun = self.progress.segment_start;
+        self.archiver.first_waiting().map_or(begun, |waiting| waiting.min(begun))
     }
 
     /// Tells the server where we are: when it asks, when more is durable, and every few seconds.
