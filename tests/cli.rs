@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use harness::*;
 use wal::*;
 
-const PROGRAMS: [&str; 3] = ["pgark", "wal-push", "wal-fetch"];
+const PROGRAMS: [&str; 4] = ["pgark", "wal-push", "wal-fetch", "wal-receive"];
 
 /// The id of the repository that `pgark init` finds.
 fn id(pgark: &mut assert_cmd::Command) -> String {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use super::scene::*;
+use super::server;
 use crate::harness::*;
 
 /// Each client numbers its commits; pgbench logs those that the server acknowledged.
@@ -37,7 +38,8 @@ fn acknowledged(directory: &Path) -> BTreeMap<String, u64> {
 #[test]
 fn with_synchronous_no_acknowledged_commit_is_lost_with_the_primary() {
     let repo = TestRepo::init();
-    let primary = Cluster::builder().wal_segment_mib(1).archive_to(&repo).start();
+    // Nothing else archives: a backup may rely on the receiver alone.
+    let primary = server();
     let receiver = Receiver::start(&repo, &primary, &["--synchronous"]);
     receiver.wait_for_log("streaming timeline 1");
     run(&mut repo.basebackup(&primary)).succeeds();

@@ -65,3 +65,41 @@ fn after_a_failover_the_new_primary_among_several_hosts_is_streamed_from() {
     let span = numbers.iter().max().expect("some") - numbers.iter().min().expect("some");
     assert!(span < numbers.len() as u64, "no segment is missing on the path: {:?}", stored.keys());
 }
+
+#[test]
+fn a_failover_that_lost_wal_is_followed_from_its_switch_point_and_both_histories_are_kept() {
+    let (repo, primary) = (TestRepo::init(), server());
+    let standby = primary.standby().start();
+    let conninfo = format!(
+        "host={},{} port={},{} user=postgres target_session_attrs=primary",
+        primary.socket_dir().display(),
+        standby.socket_dir().display(),
+        primary.port(),
+        standby.port()
+    );
+    let receiver = Receiver::start_at(&repo, &conninfo, &[]);
+    receiver.wait_for_log("streaming timeline 1");
+    wait_for_segment(&repo, &write_segments(&primary, 1));
+    primary.wait_replayed_by(&standby);
+    standby.stop(Stop::Fast);
+    let lost = write_segments(&primary, 4);
+    wait_for_segment(&repo, &lost);
+    let lost_end = primary.psql("select pg_current_wal_flush_lsn()");
+    primary.crash();
+    standby.start();
+    standby.promote();
+    receiver.wait_for_log("streaming timeline 2");
+    standby.psql("create table on_the_new_timeline (a int)");
+    // What the old timeline had is not taken for what the new one has.
+    let within =
+        format!("flush_lsn < pg_current_wal_flush_lsn() and pg_current_wal_flush_lsn() < '{lost_end}'");
+    standby.wait_sql(&format!("select bool_and({within})::text from pg_stat_replication"), "true");
+    let new = write_segments(&standby, 2);
+    wait_for_segment(&repo, &new);
+    receiver.leave();
+    let stored = segments(&repo);
+    assert!(stored.contains_key(&lost), "{:?}", stored.keys());
+    let first_new = stored.keys().find(|name| name.starts_with("00000002")).expect("there").clone();
+    assert!(first_new[8..] < lost[8..], "{first_new} begins before {lost} ends");
+    assert_holds(&stored, &segment_files(&standby.data_dir().join("pg_wal"), &first_new, &new));
+}

@@ -101,6 +101,33 @@ fn other_bytes_under_a_stored_name_are_a_conflict() {
 }
 
 #[test]
+fn a_stored_segment_that_merely_ends_earlier_is_no_conflict_and_what_was_received_is_kept_too() {
+    let repo = TestRepo::init();
+    let server = Cluster::builder().wal_segment_mib(1).set("wal_keep_size", "64MB").start();
+    let receiver = Receiver::start(&repo, &server, &[]);
+    receiver.wait_for_log("streaming timeline 1");
+    server.psql("create table filler (i int, t text)");
+    // As a standby archives the last segment of a timeline: pages of the file's earlier life follow.
+    let name = server.psql("select pg_walfile_name(pg_current_wal_lsn())");
+    let path = server.data_dir().join("pg_wal").join(&name);
+    server.psql("insert into filler select i, repeat('x', 100) from generate_series(1, 1000) i");
+    let mut bytes = std::fs::read(&path).expect("read");
+    bytes[200 * 1024..].fill(0);
+    repo.scratch().make_dir("pg_wal");
+    let short = repo.scratch().write(format!("pg_wal/{name}"), &bytes);
+    run(repo.wal_push(repo.scratch().path()).arg(&short)).succeeds();
+    server.psql("insert into filler select i, repeat('x', 100) from generate_series(1, 20000) i");
+    let last = write_segments(&server, 1);
+    receiver.wait_for_log("the one that was received goes on from there");
+    wait_for_segment(&repo, &last);
+    receiver.leave();
+    let kept = repo.only(&format!("{name}.partial."));
+    let received = zstd::decode_all(&repo.read(&kept)[..]).expect("zstd");
+    assert!(received == std::fs::read(&path).expect("read"), "all that was received is kept");
+    assert!(segments(&repo)[&name] == bytes, "the stored one is as it was");
+}
+
+#[test]
 fn without_a_spool_or_a_repository_nothing_begins() {
     let (repo, server) = (TestRepo::init(), server());
     let mut command = repo.program("wal-receive");

@@ -108,7 +108,11 @@ impl Archive<'_> {
     }
 
     fn check_primary(&self, client: &mut Client, server: &Server) -> Result<()> {
-        refuse_unset(server)?;
+        if let Err(refusal) = refuse_unset(server)
+            && !is_streamed(client)?
+        {
+            return Err(refusal);
+        }
         let before = Archiver::ask(client)?;
         if before.proof().map_or(Ok(false), |file| self.holds(file))? {
             return Ok(());
@@ -290,11 +294,21 @@ fn refuse_unset(server: &Server) -> Result<()> {
     };
     Err(Error::configuration(format!("could not back up: {what}, and a backup is nothing without its WAL"))
         .with_hint(
-            "set archive_mode = on (needs a restart) and archive_command = 'wal-push %p' in postgresql.conf",
+            "set archive_mode = on (needs a restart) and archive_command = 'wal-push %p' in postgresql.conf, \
+             or run wal-receive",
         ))
 }
 
+/// Whether somebody streams WAL through a slot: `wal-receive`, perhaps. The forced segment proves it.
+fn is_streamed(client: &mut Client) -> Result<bool> {
+    let sql = "select exists (select from pg_replication_slots where slot_type = 'physical' and active)";
+    client.query_one(sql, &[])?.get(0)
+}
+
 fn how_it_archives(server: &Server) -> String {
+    if refuse_unset(server).is_err() {
+        return "wal-receive (nothing else archives)".to_string();
+    }
     match server.setting("archive_library") {
         "" => format!("archive_command = '{}'", server.setting("archive_command")),
         library => format!("archive_library = '{library}'"),
