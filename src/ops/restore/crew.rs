@@ -176,10 +176,10 @@ impl Worker<'_> {
     fn scatter(&mut self, plan: &ChunkPlan, frame: usize) -> Result<()> {
         let frame = plan.frames.get(frame).ok_or_else(|| Error::bug("a task without a frame"))?;
         let written = self.scatterer.scatter(plan, frame)?;
-        self.copied.written += written;
+        self.copied.written += written.all;
         self.copied.frames += 1;
-        self.counter.add(written);
-        self.job.progress.add(written);
+        self.counter.add(written.cached);
+        self.job.progress.add(written.all);
         Ok(())
     }
 

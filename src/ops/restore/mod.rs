@@ -9,6 +9,7 @@ pub mod archive;
 pub mod choose;
 mod configure;
 mod crew;
+mod direct;
 pub mod directory;
 mod durability;
 pub mod files;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
+use super::direct::DirectWriter;
 use crate::error::{Error, IoContext, Result};
 use crate::repo::map::{Chunk, Entry, FileMode, FilePart, MapPath, Slice};
 use crate::repo::pack::{FrameLocation, PackReader};
@@ -111,22 +112,31 @@ impl Write {
     }
 }
 
+/// Bytes that were written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    pub all: u64,
+    /// Of those, what only the page cache has so far.
+    pub cached: u64,
+}
+
 /// Reads frames and writes files. One per thread.
 pub struct Scatterer {
     reader: PackReader,
+    direct: DirectWriter,
     /// Whether each file is made durable before it is closed.
     fsync: bool,
 }
 
 impl Scatterer {
     pub fn new(reader: PackReader, fsync: bool) -> Self {
-        Self { reader, fsync }
+        Self { reader, direct: DirectWriter::default(), fsync }
     }
 
-    /// Writes what the chunk has of a frame. Returns how many bytes.
-    pub fn scatter(&mut self, plan: &ChunkPlan, frame: &PlannedFrame) -> Result<u64> {
+    /// Writes what the chunk has of a frame.
+    pub fn scatter(&mut self, plan: &ChunkPlan, frame: &PlannedFrame) -> Result<Written> {
         let raw = self.reader.read_frame(&frame.location)?;
-        let mut written = 0;
+        let mut written = Written::default();
         for writes in frame.writes.chunk_by(|a, b| a.file == b.file) {
             let file = writes.first().and_then(|write| plan.files.get(write.file));
             let path = &file.ok_or_else(|| Error::bug("a write without a file"))?.path;
@@ -134,8 +144,9 @@ impl Scatterer {
             for write in writes {
                 let bytes = raw.get(write.offset as usize..).and_then(|raw| raw.get(..write.length as usize));
                 let bytes = bytes.ok_or_else(|| Error::bug("a slice beyond its frame"))?;
-                file.write_all_at(bytes, write.at).doing(|| format!("write {}", path.display()))?;
-                written += u64::from(write.length);
+                written.all += bytes.len() as u64;
+                written.cached += write_at(&mut self.direct, &file, bytes, write.at)
+                    .doing(|| format!("write {}", path.display()))?;
             }
             close(&file, path, self.fsync)?;
         }
@@ -156,6 +167,14 @@ impl Scatterer {
             .doing(|| format!("set the mode of {}", path.display()))?;
         close(&file, path, self.fsync)
     }
+}
+
+/// Says how many bytes the page cache got.
+fn write_at(direct: &mut DirectWriter, file: &File, bytes: &[u8], at: u64) -> std::io::Result<u64> {
+    let written = direct.write(file, bytes, at)?;
+    let rest = bytes.get(written..).unwrap_or_default();
+    file.write_all_at(rest, at + written as u64)?;
+    Ok(rest.len() as u64)
 }
 
 fn close(file: &File, path: &Path, fsync: bool) -> Result<()> {
@@ -240,7 +259,7 @@ mod tests {
             if shape_first {
                 shape(&scatterer);
             }
-            assert_eq!(scatterer.scatter(&plan, &plan.frames[0]), Ok(8));
+            assert_eq!(scatterer.scatter(&plan, &plan.frames[0]), Ok(Written { all: 8, cached: 8 }));
             if !shape_first {
                 shape(&scatterer);
             }
