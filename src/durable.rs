@@ -77,6 +77,11 @@ impl StagedFile {
         Ok(Self { file: Some(file), staged, target: target.to_path_buf() })
     }
 
+    /// What is being written, for who writes to places of its own choice.
+    pub fn file(&self) -> Result<&File> {
+        self.file.as_ref().ok_or_else(|| Error::bug("the file is already published"))
+    }
+
     /// Renames to the final name without any fsync: for a file that can be had again after a power cut.
     pub fn place(mut self) -> Result<()> {
         fs::rename(&self.staged, &self.target)

@@ -13,7 +13,8 @@ mod ready;
 mod streamed;
 mod window;
 
-use std::io::BufWriter;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,9 @@ pub fn exit_code(kind: Kind) -> u8 {
 
 /// How the names of files begin that are not complete yet; then the process, a dot, and the final name.
 const STAGED: &str = "xlogtemp.pgark.";
+
+/// Threads that bring one segment: each holds a frame, and more hardly make it faster.
+const MOST_WORKERS: usize = 3;
 
 /// Pauses between tries grow from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -183,24 +187,27 @@ impl Fetch<'_> {
     fn deliver(&self, cluster: &Cluster) -> Result<()> {
         match self.request.file {
             WalFile::Segment(name) => {
-                self.deliver_into_place(|sink| segment::read(cluster, name, sink).map(drop))
+                let workers = self.config.fetch.jobs.get().min(MOST_WORKERS);
+                self.deliver_into_place(|file| {
+                    segment::read_into_file(cluster, name, file, workers).map(drop)
+                })
             }
             WalFile::Partial(name) => {
-                self.deliver_into_place(|sink| segment::read_partial(cluster, name, sink).map(drop))
+                self.deliver_into_place(|mut file| segment::read_partial(cluster, name, &mut file).map(drop))
             }
             WalFile::History(timeline) => {
                 let content = segment::read_plain(cluster, self.request.file)?;
                 TimelineHistory::parse(timeline, &content)?;
-                self.deliver_into_place(|sink| write_all(sink, &content))
+                self.deliver_into_place(|file| write_all(file, &content))
             }
             WalFile::BackupHistory(..) => {
                 let content = segment::read_plain(cluster, self.request.file)?;
-                self.deliver_into_place(|sink| write_all(sink, &content))
+                self.deliver_into_place(|file| write_all(file, &content))
             }
         }
     }
 
-    fn deliver_into_place(&self, write: impl FnOnce(&mut Sink) -> Result<()>) -> Result<()> {
+    fn deliver_into_place(&self, write: impl FnOnce(&File) -> Result<()>) -> Result<()> {
         deliver_into_place(&self.request.target, self.server, write)
     }
 
@@ -287,21 +294,15 @@ impl Fetch<'_> {
     }
 }
 
-type Sink = BufWriter<StagedFile>;
-
 /// Writes under a temporary name and renames once all is verified. No fsync: PostgreSQL does that
 /// itself for what it keeps (KeepFileRestoredFromArchive), and asks again for what it does not.
 fn deliver_into_place(
     target: &Path,
     server: AskingServer,
-    write: impl FnOnce(&mut Sink) -> Result<()>,
+    write: impl FnOnce(&File) -> Result<()>,
 ) -> Result<()> {
     let staged = StagedFile::create_as(staged_path(target)?, target, 0o600)?;
-    let mut sink = BufWriter::with_capacity(256 << 10, staged);
-    write(&mut sink)?;
-    let staged = sink
-        .into_inner()
-        .map_err(|failed| Error::io(format!("write {}", target.display()), failed.error()))?;
+    write(staged.file()?)?;
     server.check()?;
     staged.place()
 }
@@ -370,8 +371,8 @@ fn no_such_cluster(cluster: &Cluster, error: Error) -> Error {
     .with_hint("is the cluster's name right? is this the repository that its server archives into?")
 }
 
-fn write_all(sink: &mut impl std::io::Write, content: &[u8]) -> Result<()> {
-    sink.write_all(content).map_err(|cause| Error::io("write the WAL file", &cause))
+fn write_all(mut file: &File, content: &[u8]) -> Result<()> {
+    file.write_all(content).map_err(|cause| Error::io("write the WAL file", &cause))
 }
 
 #[cfg(test)]

@@ -26,8 +26,7 @@ pub fn decompress(
     expected: Expected,
     name: &str,
 ) -> Result<()> {
-    let mut hashed =
-        Hashed { inner: source.take(expected.stored), hasher: Sha256Hasher::default(), failed: None };
+    let mut hashed = Hashed::new(source.take(expected.stored));
     let outcome = copy_out(&mut hashed, sink, expected.raw, name);
     if let Some(cause) = hashed.failed.take() {
         return Err(Error::io(format!("read {name}"), &cause));
@@ -59,7 +58,7 @@ fn copy_out(source: &mut impl Read, sink: &mut impl Write, raw: u64, name: &str)
 }
 
 /// Digests what passes through, and keeps a failed read apart from damaged bytes.
-struct Hashed<R> {
+pub(super) struct Hashed<R> {
     inner: std::io::Take<R>,
     hasher: Sha256Hasher,
     failed: Option<std::io::Error>,
@@ -84,7 +83,11 @@ impl<R: Read> Read for Hashed<R> {
 }
 
 impl<R: Read> Hashed<R> {
-    fn finish(mut self, expected: Expected, name: &str) -> Result<()> {
+    pub(super) fn new(inner: std::io::Take<R>) -> Self {
+        Self { inner, hasher: Sha256Hasher::default(), failed: None }
+    }
+
+    pub(super) fn finish(mut self, expected: Expected, name: &str) -> Result<()> {
         // zstd stops at the end of its last frame; whatever is left belongs to the digest all the same.
         std::io::copy(&mut self, &mut std::io::sink())
             .map_err(|cause| Error::io(format!("read {name}"), &cause))?;

@@ -4,3 +4,4 @@ pub mod compress;
 pub mod decompress;
 pub mod digest;
 pub mod frame;
+pub mod unpack;

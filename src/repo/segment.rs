@@ -11,6 +11,7 @@
 
 mod sealed;
 
+use std::fs::File;
 use std::io::{Read, Write};
 
 use bytes::Bytes;
@@ -24,6 +25,7 @@ use crate::pg::wal::SegmentFacts;
 use crate::pipe::compress::{Body, Compressed};
 use crate::pipe::decompress::decompress;
 use crate::pipe::digest::{RawDigest, Sha256Digest};
+use crate::pipe::unpack::{Unpacked, unpack};
 use crate::store::{Created, Key, ObjectReader};
 pub use sealed::{Extent, HEADER_SIZE, StoredSegment};
 use sealed::{MAX_MORE, seal, unseal};
@@ -159,6 +161,23 @@ fn open(cluster: &Cluster, key: &Key) -> Result<(StoredSegment, ObjectReader)> {
 /// there. Until this returns success, what is in the sink may be wrong.
 pub fn read(cluster: &Cluster, segment: SegmentName, sink: &mut impl Write) -> Result<StoredSegment> {
     read_key(cluster, &cluster.layout().segment(segment)?, &segment.to_string(), sink)
+}
+
+/// The same into a new file, by several threads.
+pub fn read_into_file(
+    cluster: &Cluster,
+    segment: SegmentName,
+    mut file: &File,
+    workers: usize,
+) -> Result<StoredSegment> {
+    let key = cluster.layout().segment(segment)?;
+    let (header, reader) = open(cluster, &key)?;
+    expect_name(cluster, &key, &header, &segment.to_string())?;
+    match unpack(reader, file, header.expected(), workers, &cluster.store().name(&key))? {
+        Unpacked::Whole => Ok(header),
+        // From the start again, where the file still stands: that was written by place.
+        Unpacked::NotInFrames => read(cluster, segment, &mut file),
+    }
 }
 
 /// Reads the object of a key, which must say of itself that it is `expected`.

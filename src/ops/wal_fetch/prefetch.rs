@@ -6,7 +6,6 @@
 //! ever concluded from what it did or did not find.
 
 use std::collections::VecDeque;
-use std::io::BufWriter;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -217,11 +216,8 @@ impl Crew {
 
     fn fetch(&self, name: SegmentName) -> Result<()> {
         let segment = name.to_string();
-        let mut sink = BufWriter::with_capacity(256 << 10, self.prefetched.begin(&segment)?);
-        segment::read(&self.cluster, name, &mut sink)?;
-        let staged = sink
-            .into_inner()
-            .map_err(|failed| Error::io(format!("write prefetched {segment}"), failed.error()))?;
+        let staged = self.prefetched.begin(&segment)?;
+        segment::read_into_file(&self.cluster, name, staged.file()?, 1)?;
         staged.place()
     }
 }

@@ -106,8 +106,8 @@ impl<'a> Ready<'a> {
 
     fn copy(&self, path: &Path, target: &Path) -> Result<()> {
         let mut source = File::open(path).doing(|| format!("open {}", path.display()))?;
-        super::deliver_into_place(target, self.server, |sink| {
-            std::io::copy(&mut source, sink).map(drop).doing(|| format!("copy {}", path.display()))
+        super::deliver_into_place(target, self.server, |mut file| {
+            std::io::copy(&mut source, &mut file).map(drop).doing(|| format!("copy {}", path.display()))
         })
     }
 

@@ -21,7 +21,7 @@ impl Fetch<'_> {
     /// The whole segment was not there when we looked.
     pub(super) fn deliver_part(&self, cluster: &Cluster, planned: StreamedPart) -> Result<Outcome> {
         let delivered = streamed::covering(cluster, planned).and_then(|part| {
-            self.deliver_into_place(|sink| streamed::read(cluster, part, sink).map(drop))?;
+            self.deliver_into_place(|mut file| streamed::read(cluster, part, &mut file).map(drop))?;
             tracing::info!("{part} was streamed, and nothing behind it: the rest of the segment is zeros");
             Ok(Outcome::Delivered)
         });
