@@ -75,6 +75,60 @@ fn a_full_spool_ends_the_receiver_and_the_next_one_goes_on_without_a_gap() {
 }
 
 #[test]
+fn a_receiver_that_is_killed_at_each_change_to_its_spool_or_repository_leaves_an_archive_without_a_gap() {
+    let repo = TestRepo::init();
+    let server = Cluster::builder().wal_segment_mib(1).set("wal_keep_size", "1GB").start();
+    once(&repo, &server, &["--create-slot-only"]).succeeds();
+    let first = server.psql("select pg_walfile_name(restart_lsn) from pg_replication_slots");
+    server.pgbench_init(1);
+    let load = server.pgbench_in_background(&["-c", "2"]);
+    let places = [(spool(&repo), 1..=24), (repo.root().to_path_buf(), 1..=12)];
+    for (place, changes) in places {
+        for n in changes {
+            let mut command = repo.std_program("wal-receive");
+            command.envs(server.env()).arg("--spool").arg(spool(&repo));
+            if n % 2 == 0 {
+                command.arg("--synchronous");
+            }
+            let (outcome, _) = run_with_fault(command, Fault::kill_at(n).under(&place));
+            assert_eq!(outcome.code, None, "killed at change {n} below {}: {outcome}", place.display());
+        }
+    }
+    drop(load);
+    let receiver = Receiver::start(&repo, &server, &[]);
+    let last = write_segments(&server, 1);
+    wait_for_segment(&repo, &last);
+    receiver.leave();
+    let stored = segments(&repo);
+    assert_holds(&stored, &segment_files(&server.data_dir().join("pg_wal"), &first, &last));
+    // What replaces a part sweeps it. What a killed writer left unpublished has another end.
+    let parts = repo.matching(".streamed.").into_iter().filter(|key| key.ends_with(".zst"));
+    let parts: Vec<String> = parts.filter(|key| stored.keys().any(|name| key.contains(name))).collect();
+    assert!(parts.is_empty(), "{parts:?}");
+}
+
+#[test]
+fn a_failed_fsync_ends_the_receiver_and_is_not_tried_again() {
+    let (repo, server) = (TestRepo::init(), server());
+    server.pgbench_init(1);
+    let load = server.pgbench_in_background(&["-c", "2"]);
+    let mut command = repo.std_program("wal-receive");
+    command.envs(server.env()).arg("--spool").arg(spool(&repo)).arg("--synchronous");
+    let fault = Fault::fail_at(7, Errno::IO).under(&spool(&repo)).only(&["fdatasync", "fsync"]);
+    let (outcome, calls) = run_with_fault(command, fault);
+    outcome.fails_with(6, "Input/output error");
+    assert_eq!(calls.len(), 7, "what is durable is not known any more: {calls:?}");
+    drop(load);
+    let receiver = Receiver::start(&repo, &server, &[]);
+    let last = write_segments(&server, 1);
+    wait_for_segment(&repo, &last);
+    receiver.leave();
+    let stored = segments(&repo);
+    let first = stored.keys().next().expect("some").clone();
+    assert_holds(&stored, &segment_files(&server.data_dir().join("pg_wal"), &first, &last));
+}
+
+#[test]
 fn a_repository_that_is_away_for_a_while_is_waited_for() {
     let (repo, server) = (TestRepo::init(), server());
     let receiver = Receiver::start(&repo, &server, &[]);
