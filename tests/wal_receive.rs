@@ -46,3 +46,25 @@ fn what_is_streamed_is_stored_and_the_unfinished_segment_with_it() {
     let fragment = zstd::decode_all(&repo.read(&part)[..]).expect("zstd");
     assert!(fragment.len() > 8192 && fragment.len() < 1 << 20, "{}", fragment.len());
 }
+
+#[test]
+fn a_segment_that_takes_long_to_fill_is_stored_as_far_as_it_is() {
+    let (repo, server) = (TestRepo::init(), server());
+    let receiver = Receiver::start(&repo, &server, &["--partial-every", "1s"]);
+    let parts = || -> Vec<String> {
+        repo.matching(".streamed.").into_iter().filter(|key| key.ends_with(".zst")).collect()
+    };
+    server.psql("create table t (a int)");
+    wait_for("a part", || receiver.log(), || !parts().is_empty());
+    let first = parts();
+    server.psql("insert into t select generate_series(1, 100)");
+    let longer = || parts().last().is_some_and(|part| *part > first[0]);
+    wait_for("a longer part", || receiver.log(), longer);
+    // Nothing is written, so nothing more is stored; the whole segment replaces its parts.
+    let last = server.psql("select pg_walfile_name(pg_current_wal_lsn())");
+    server.psql("select pg_switch_wal()");
+    wait_for_segment(&repo, &last);
+    let swept = || parts().iter().all(|part| !part.contains(&last));
+    wait_for("the sweep of the parts", || format!("{:#?}", repo.list()), swept);
+    receiver.leave();
+}

@@ -3,7 +3,8 @@
 //!
 //! Refuses servers that do not speak as PostgreSQL 14 to 18 do. Invariant: an error of kind
 //! [`Kind::NotFound`] means that the server does not have the WAL any more, [`Kind::Conflict`] that another
-//! connection holds the slot, [`Kind::Transient`] that the connection is lost.
+//! connection holds the slot, [`Kind::Configuration`] that the slot or the server can't be used this way,
+//! [`Kind::Transient`] that the connection is lost.
 
 mod fields;
 mod messages;
@@ -43,6 +44,7 @@ const DUPLICATE_OBJECT: &str = "42710";
 const OBJECT_IN_USE: &str = "55006";
 const UNDEFINED_FILE: &str = "58P01";
 const UNDEFINED_OBJECT: &str = "42704";
+const NOT_IN_PREREQUISITE_STATE: &str = "55000";
 
 /// How to get in, beyond what libpq's settings say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -328,9 +330,13 @@ fn refused(what: &str, refusal: &Refusal) -> Error {
     let kind = match refusal.code.as_str() {
         UNDEFINED_FILE => Kind::NotFound,
         OBJECT_IN_USE => Kind::Conflict,
+        NOT_IN_PREREQUISITE_STATE => Kind::Configuration,
         _ => return error,
     };
-    Error::new(kind, error.message())
+    match error.hint() {
+        Some(hint) => Error::new(kind, error.message()).with_hint(hint),
+        None => Error::new(kind, error.message()),
+    }
 }
 
 fn lost(cause: &io::Error) -> Error {

@@ -37,6 +37,27 @@ fn wal_that_the_server_no_longer_has_is_a_gap_that_has_to_be_accepted() {
 }
 
 #[test]
+fn a_slot_that_the_server_has_invalidated_is_said_and_a_new_one_helps() {
+    let repo = TestRepo::init();
+    let server = Cluster::builder().wal_segment_mib(1).set("max_slot_wal_keep_size", "1MB").start();
+    let receiver = Receiver::start(&repo, &server, &[]);
+    wait_for_segment(&repo, &write_segments(&server, 1));
+    receiver.leave();
+    write_segments(&server, 8);
+    server.psql("checkpoint");
+    server.wait_sql("select wal_status from pg_replication_slots", "lost");
+    let mut receiver = Receiver::start(&repo, &server, &[]);
+    // 18 refuses to use the slot; older ones stream, and do not have the WAL.
+    let code = receiver.ended().code();
+    assert!(matches!(code, Some(2 | 3)), "{code:?}: {}", receiver.log());
+    assert!(receiver.log().contains("--drop-slot"), "{}", receiver.log());
+    once(&repo, &server, &["--drop-slot"]).succeeds();
+    let receiver = Receiver::start(&repo, &server, &["--accept-gap"]);
+    wait_for_segment(&repo, &write_segments(&server, 1));
+    receiver.leave();
+}
+
+#[test]
 fn a_server_of_another_cluster_is_refused_unless_it_was_named() {
     let repo = TestRepo::init();
     let (ours, other) = (server(), server());
@@ -107,12 +128,14 @@ fn a_stored_segment_that_merely_ends_earlier_is_no_conflict_and_what_was_receive
     let receiver = Receiver::start(&repo, &server, &[]);
     receiver.wait_for_log("streaming timeline 1");
     server.psql("create table filler (i int, t text)");
-    // As a standby archives the last segment of a timeline: pages of the file's earlier life follow.
+    server.psql("select pg_switch_wal()");
+    // As a standby archives the last segment of a timeline: its WAL ends before the file does.
+    server.psql("insert into filler values (0, 'first')");
     let name = server.psql("select pg_walfile_name(pg_current_wal_lsn())");
     let path = server.data_dir().join("pg_wal").join(&name);
     server.psql("insert into filler select i, repeat('x', 100) from generate_series(1, 1000) i");
     let mut bytes = std::fs::read(&path).expect("read");
-    bytes[200 * 1024..].fill(0);
+    bytes[100 * 1024..].fill(0);
     repo.scratch().make_dir("pg_wal");
     let short = repo.scratch().write(format!("pg_wal/{name}"), &bytes);
     run(repo.wal_push(repo.scratch().path()).arg(&short)).succeeds();

@@ -61,7 +61,15 @@ impl Access {
     pub fn reserve(&self, connection: &mut Replication, slot: &SlotName) -> Result<Option<Lsn>> {
         let told = |found: Option<Slot>| found.and_then(|slot| slot.restart_lsn);
         match self.slot(connection, slot) {
-            Ok(Some(found)) => return Ok(found.restart_lsn),
+            Ok(Some(found)) => {
+                if found.restart_lsn.is_none() {
+                    tracing::warn!(
+                        "slot {slot} keeps no WAL: it is new, or the server has invalidated it \
+                         (max_slot_wal_keep_size); then --drop-slot and a new start help"
+                    );
+                }
+                return Ok(found.restart_lsn);
+            }
             Ok(None) => {}
             Err(error) if connection.major()?.number() < TELLS_SLOTS => {
                 tracing::warn!("{error}; an empty repository begins with the WAL of now");
@@ -147,10 +155,17 @@ fn store(cluster: &Cluster, timeline: Timeline, content: &[u8]) -> Result<()> {
     intake::really_there(cluster, stored).map(drop)
 }
 
-/// The server does not have the WAL that is next. That is a gap, and no error to wait away.
-pub(super) fn explain_gap(error: Error, next: impl std::fmt::Display, slot: &SlotName) -> Error {
-    if error.kind() != Kind::NotFound {
-        return error;
+/// The server does not have the WAL that is next, or its slot can't be used. Neither passes by waiting.
+pub(super) fn explain(error: Error, next: impl std::fmt::Display, slot: &SlotName) -> Error {
+    match error.kind() {
+        Kind::NotFound => {}
+        Kind::Configuration => {
+            return error.with_hint(format!(
+                "if the server has invalidated slot {slot} (max_slot_wal_keep_size), drop it with --drop-slot and \
+                 start again: a new one is created"
+            ));
+        }
+        _ => return error,
     }
     Error::not_found(format!(
         "the archive ends before {next}, and the server does not have that segment any more: {error}"

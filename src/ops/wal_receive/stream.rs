@@ -130,9 +130,9 @@ impl Receiver<'_> {
         let accept_gap = self.request.accept_gap;
         let number = plan::first_segment(Known { reserved, newest, missing, current, accept_gap });
         if let Some(newest) = newest.filter(|newest| newest.saturating_add(1) < number && accept_gap) {
-            tracing::error!(
-                "a gap is accepted: the archive has nothing between segments {newest:#x} and {number:#x}"
-            );
+            let name = |number| plan::on_path(path, number, size).name(size);
+            let (newest, next) = (name(newest), name(number));
+            tracing::error!("a gap is accepted: the archive has nothing between {newest} and {next}");
         }
         Ok(plan::on_path(path, number, size))
     }
@@ -147,7 +147,7 @@ impl Receiver<'_> {
     ) -> Step<(Timeline, Lsn)> {
         let gap = |error: Error, receiver: &Self| {
             let next = receiver.progress.next.unwrap_or(next).name(size);
-            Ended::of_stream(server::explain_gap(error, next, &receiver.slot))
+            Ended::of_stream(server::explain(error, next, &receiver.slot))
         };
         self.begin(next, size);
         let (slot, timeout) = (self.slot.clone(), self.config.receive.timeout);
@@ -362,8 +362,11 @@ impl Ended {
         }
     }
 
-    /// What ends a stream. WAL that is gone does not come back.
+    /// What ends a stream. WAL that is gone does not come back, nor does a slot.
     fn of_stream(error: Error) -> Self {
-        if error.kind() == Kind::NotFound { Ended::Fatal(error) } else { Ended::Lost(error) }
+        match error.kind() {
+            Kind::NotFound | Kind::Configuration => Ended::Fatal(error),
+            _ => Ended::Lost(error),
+        }
     }
 }
