@@ -28,6 +28,8 @@ mod measure;
 mod pgbackrest;
 #[path = "peers/push.rs"]
 mod push;
+#[path = "peers/receive.rs"]
+mod receive;
 #[path = "peers/recovery.rs"]
 mod recovery;
 #[path = "peers/restore.rs"]
@@ -46,6 +48,7 @@ use std::cell::OnceCell;
 use archives::Archive;
 use arguments::Arguments;
 use data_scene::DataScene;
+use receive::StreamScene;
 use rows::Row;
 use wal_scene::WalScene;
 
@@ -61,6 +64,7 @@ const ROWS: &[(&str, Make)] = &[
     ("fetch-one", fetch::one),
     ("fetch-all", fetch::all),
     ("recovery", recovery::row),
+    ("receive", receive::row),
     ("backup", backup::row),
     ("restore", restore::row),
 ];
@@ -72,6 +76,7 @@ pub struct Bench {
     wal: OnceCell<WalScene>,
     archives: OnceCell<Vec<Archive>>,
     data: OnceCell<DataScene>,
+    stream: OnceCell<StreamScene>,
 }
 
 impl Bench {
@@ -82,6 +87,10 @@ impl Bench {
     /// Archives that hold the WAL of the scene.
     fn archives(&self) -> &[Archive] {
         self.archives.get_or_init(|| archives::filled(self.wal()))
+    }
+
+    fn stream(&self) -> &StreamScene {
+        self.stream.get_or_init(|| StreamScene::make(self.arguments.segments))
     }
 
     fn data(&self) -> &DataScene {
@@ -102,6 +111,7 @@ fn main() {
         wal: OnceCell::new(),
         archives: OnceCell::new(),
         data: OnceCell::new(),
+        stream: OnceCell::new(),
         arguments,
     };
     let mut report = rows::Report::begin(&bench.arguments);

@@ -45,6 +45,14 @@ impl Call {
         words.collect::<Vec<_>>().join(" ")
     }
 
+    /// The same started by a shell, which runs `script` with `argument` and this call as its arguments.
+    pub fn through(&self, script: &str, argument: &Path) -> Self {
+        let Order { program, arguments, .. } = self.0.clone();
+        let words = ["-c".to_owned(), script.to_owned(), "sh".to_owned(), text(argument), text(&program)];
+        let arguments = words.into_iter().chain(arguments).collect();
+        Self(Order { program: "/bin/sh".into(), arguments, ..self.0.clone() })
+    }
+
     /// Runs it unmeasured. It must succeed.
     pub fn run(&self) {
         let mut command = command(&self.0.program);
