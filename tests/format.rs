@@ -1,6 +1,8 @@
 //! Today's reader reads what format version 1 wrote: the repository in `tests/format/v1`, whose files are
 //! never edited once released. `docs/repository-format.md` describes them.
 
+mod golden;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZeroUsize;
@@ -18,15 +20,7 @@ use pgark::progress::{Display, Progress};
 use pgark::repo::backup::{self, BackupHeader};
 use pgark::repo::{Cluster, Repository, gap, lease, pack};
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/format/v1")
-}
-
-fn cluster() -> Cluster {
-    let location = Location::parse(&golden().display().to_string()).expect("location");
-    let repository = Repository::open(&location, None).expect("a repository");
-    repository.cluster(&"main".parse().expect("name"), SystemId(7_650_000_000_000_000_001))
-}
+use golden::{cluster, golden};
 
 fn label() -> Name {
     "20261123-031000".parse().expect("name")

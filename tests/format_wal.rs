@@ -1,6 +1,8 @@
 //! Today's reader reads the WAL that format version 1 stored: `wal/` in `tests/format/v1`, written by
 //! PostgreSQL 15 with segments of 1 MiB. Its files are never edited once released.
 
+mod golden;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +14,8 @@ use pgark::repo::segment::{self, StoredSegment};
 use pgark::repo::streamed::{self, StreamedPart};
 use pgark::repo::{Cluster, Repository};
 
+use golden::{cluster, golden};
+
 /// The segments, and the SHA-256 of what PostgreSQL had written.
 const SEGMENTS: [(&str, &str); 6] = [
     ("000000010000000000000009", "ccc5d064cc050867122118bff05ca96b237f9c5b9b12bf90d489ef91228af185"),
@@ -21,16 +25,6 @@ const SEGMENTS: [(&str, &str); 6] = [
     ("000000010000000000000010", "a379220dde15d8d0c979bf3b91832c3fee770ad07f1b010a674314232d707455"),
     ("000000020000000000000011", "9f1ca239113883cf11b609cd044847edeb7ad370d8a0df34924f3771ab82a5b5"),
 ];
-
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/format/v1")
-}
-
-fn cluster() -> Cluster {
-    let location = Location::parse(&golden().display().to_string()).expect("location");
-    let repository = Repository::open(&location, None).expect("a repository");
-    repository.cluster(&"main".parse().expect("name"), SystemId(7_650_000_000_000_000_001))
-}
 
 fn name(text: &str) -> SegmentName {
     text.parse().expect("a segment's name")

@@ -108,9 +108,7 @@ fn a_part_of_the_new_timeline_ends_it() {
 fn the_whole_segment_is_preferred_whenever_it_comes() {
     let lost = Lost::new(|builder| builder);
     let target = lost.scratch.join("waiting");
-    let mut command = lost.repo.bootstrap_restore();
-    command.arg("-D").arg(&target).arg("--socket-dir").arg(lost.scratch.make_dir("s"));
-    run(command.arg("--no-start")).succeeds();
+    run(lost.restoring("waiting").arg("--no-start")).succeeds();
 
     lost.primary.start();
     note(&lost.primary, "after all");
@@ -131,9 +129,7 @@ fn the_whole_segment_is_preferred_whenever_it_comes() {
 fn a_longer_part_stands_in_for_the_one_that_was_planned_with() {
     let lost = Lost::new(|builder| builder);
     let target = lost.scratch.join("waiting");
-    let mut command = lost.repo.bootstrap_restore();
-    command.arg("-D").arg(&target).arg("--socket-dir").arg(lost.scratch.make_dir("s"));
-    run(command.arg("--no-start")).succeeds();
+    run(lost.restoring("waiting").arg("--no-start")).succeeds();
     lost.primary.start();
     note(&lost.primary, "after all");
     let longer = flushed(&lost.primary);

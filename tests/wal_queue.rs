@@ -86,6 +86,14 @@ impl Backlog {
         run(self.repo.wal_push(&self.server.data_dir()).arg(format!("pg_wal/{file}")))
     }
 
+    /// A history that waits, and its content.
+    fn add_history(&self) -> (&'static str, &'static str) {
+        let (history, content) = ("00000002.history", "1\t0/600028\tno recovery target specified\n");
+        fs::write(self.pg_wal().join(history), content).expect("written");
+        fs::write(self.pg_wal().join(format!("archive_status/{history}.ready")), "").expect("written");
+        (history, content)
+    }
+
     /// What PostgreSQL does after exit 0.
     fn done(&self, file: &str) {
         let status = self.pg_wal().join("archive_status");
@@ -375,9 +383,7 @@ fn what_was_pushed_ahead_is_no_gap_either() {
 #[test]
 fn a_history_is_kept_and_archived_with_the_next_success() {
     let backlog = Backlog::of(5, LIMIT);
-    let (history, content) = ("00000002.history", "1\t0/600028\tno recovery target specified\n");
-    fs::write(backlog.pg_wal().join(history), content).expect("written");
-    fs::write(backlog.pg_wal().join(format!("archive_status/{history}.ready")), "").expect("written");
+    let (history, content) = backlog.add_history();
     backlog.repo.take_away();
     // PostgreSQL asks for histories first, and for nothing else before they are archived.
     backlog.fails_times(ENOUGH - 1, history);
@@ -415,9 +421,7 @@ fn a_backup_history_that_is_in_the_way_is_kept_as_well() {
 #[test]
 fn a_history_of_a_timeline_that_another_server_took_is_kept_and_hides_no_gap() {
     let backlog = Backlog::of(5, LIMIT);
-    let (history, content) = ("00000002.history", "1\t0/600028\tno recovery target specified\n");
-    fs::write(backlog.pg_wal().join(history), content).expect("written");
-    fs::write(backlog.pg_wal().join(format!("archive_status/{history}.ready")), "").expect("written");
+    let (history, _) = backlog.add_history();
     backlog.repo.take_away();
     backlog.fails_times(ENOUGH - 1, history);
     backlog.push(history).succeeds();

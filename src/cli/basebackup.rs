@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 use super::connection::Connection;
-use super::{Common, HasCommon, print};
+use super::{Common, HasCommon, Output, print};
 use crate::config::parse_duration;
 use crate::error::Result;
 use crate::ident::Name;
@@ -67,12 +67,6 @@ pub struct BasebackupArgs {
 enum Checkpoint {
     Fast,
     Spread,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
 }
 
 impl HasCommon for BasebackupArgs {

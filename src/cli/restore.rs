@@ -8,7 +8,7 @@ use std::str::FromStr;
 use clap::{ArgGroup, Args, Parser, ValueEnum};
 use jiff::Zoned;
 
-use super::{Common, EXIT_CODES, HasCommon, print};
+use super::{Common, EXIT_CODES, HasCommon, Output, print};
 use crate::error::{Error, IoContext, Result};
 use crate::ident::Name;
 use crate::ops::restore::Request;
@@ -167,12 +167,6 @@ struct ServerArgs {
 enum Where {
     Immediate,
     Latest,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
 }
 
 impl HasCommon for RestoreArgs {

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 
 use super::connection::Connection;
-use super::{Common, EXIT_CODES, HasCommon, print};
+use super::{Common, EXIT_CODES, HasCommon, Output, print};
 use crate::config::{Config, parse_duration};
 use crate::error::Result;
 use crate::ops::wal_receive::{self, Request, ServiceManager};
@@ -71,12 +71,6 @@ pub struct Args {
 
     #[command(flatten)]
     common: Common,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
 }
 
 impl HasCommon for Args {

@@ -92,11 +92,9 @@ fn first_after(
     after: Option<u64>,
     size: SegmentSize,
 ) -> Result<Option<Found>> {
-    let (store, keys) = (cluster.store(), cluster.layout());
     let from_log = after.map_or(0, |after| SegmentName::from_number(timeline, after, size).log);
-    let logs = store.level(&keys.timeline(timeline)?)?.prefixes;
-    for log in logs.iter().filter_map(layout::parse_log_prefix).filter(|log| *log >= from_log) {
-        for meta in store.level(&keys.log(timeline, log)?)?.objects {
+    for log in Catalog::new(cluster, size).logs(timeline)?.into_iter().filter(|log| *log >= from_log) {
+        for meta in cluster.store().level(&cluster.layout().log(timeline, log)?)?.objects {
             if let Some((name, found)) = wal(&meta.key)
                 && name.timeline == timeline
                 && after.is_none_or(|after| name.number(size).is_ok_and(|number| number > after))

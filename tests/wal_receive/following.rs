@@ -35,18 +35,22 @@ fn a_standby_that_is_promoted_while_it_streams_is_followed_to_its_new_timeline()
     assert_eq!(status["running"], true);
 }
 
+/// As a client of both names them.
+fn whichever_is_primary(one: &Cluster, other: &Cluster) -> String {
+    format!(
+        "host={},{} port={},{} user=postgres target_session_attrs=primary",
+        one.socket_dir().display(),
+        other.socket_dir().display(),
+        one.port(),
+        other.port()
+    )
+}
+
 #[test]
 fn after_a_failover_the_new_primary_among_several_hosts_is_streamed_from() {
     let (repo, primary) = (TestRepo::init(), server());
     let standby = primary.standby().start();
-    let conninfo = format!(
-        "host={},{} port={},{} user=postgres target_session_attrs=primary",
-        primary.socket_dir().display(),
-        standby.socket_dir().display(),
-        primary.port(),
-        standby.port()
-    );
-    let receiver = Receiver::start_at(&repo, &conninfo, &[]);
+    let receiver = Receiver::start_at(&repo, &whichever_is_primary(&primary, &standby), &[]);
     receiver.wait_for_log("streaming timeline 1");
     let old = write_segments(&primary, 2);
     wait_for_segment(&repo, &old);
@@ -70,14 +74,7 @@ fn after_a_failover_the_new_primary_among_several_hosts_is_streamed_from() {
 fn a_failover_that_lost_wal_is_followed_from_its_switch_point_and_both_histories_are_kept() {
     let (repo, primary) = (TestRepo::init(), server());
     let standby = primary.standby().start();
-    let conninfo = format!(
-        "host={},{} port={},{} user=postgres target_session_attrs=primary",
-        primary.socket_dir().display(),
-        standby.socket_dir().display(),
-        primary.port(),
-        standby.port()
-    );
-    let receiver = Receiver::start_at(&repo, &conninfo, &[]);
+    let receiver = Receiver::start_at(&repo, &whichever_is_primary(&primary, &standby), &[]);
     receiver.wait_for_log("streaming timeline 1");
     wait_for_segment(&repo, &write_segments(&primary, 1));
     primary.wait_replayed_by(&standby);

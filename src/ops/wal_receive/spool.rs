@@ -5,6 +5,7 @@
 //!     <segment>.receiving               in progress; grows
 //!     <segment>                         whole
 //!     <segment>.<end LSN>.partial       set aside
+//!     <segment>.<time>.unreadable       left by a killed receiver, and no WAL: for a person to look at
 //!
 //! Refuses a directory that another receiver uses. Invariants: a file has its whole or set-aside name only
 //! once its bytes are durable; what was received is removed only when the repository, or a longer file of
@@ -122,8 +123,22 @@ impl Spool {
             .doing(|| format!("make {} durable", path.display()))?;
         match end {
             Some(end) => self.set_aside(name, path, end).map(drop),
-            None => remove(path),
+            // Space that was never written: nothing of it was ever reported.
+            None if is_blank(path)? => remove(path),
+            None => self.keep_unreadable(name, path),
         }
+    }
+
+    /// It may be damaged, and the only copy: not ours to remove.
+    fn keep_unreadable(&self, name: SegmentName, path: &Path) -> Result<()> {
+        let now = jiff::Timestamp::now().as_nanosecond();
+        let target = self.directory.join(format!("{name}.{now}.unreadable"));
+        rename(path, &target)?;
+        tracing::error!(
+            "what was received of {name} is no WAL that can be read; it is kept as {} and not stored",
+            target.display()
+        );
+        Ok(())
     }
 
     /// Gives a durable file its set-aside name, unless a longer one is there already.
@@ -190,6 +205,24 @@ fn refuse_others(directory: &Path) -> Result<()> {
         metadata.mode() & 0o7777
     ))
     .with_hint("name a directory of the user that runs this"))
+}
+
+/// Whether a file is shorter than a segment's header, or holds only zeros.
+fn is_blank(path: &Path) -> Result<bool> {
+    let reading = || format!("read {}", path.display());
+    let mut file = File::open(path).doing(reading)?;
+    if file.metadata().doing(reading)?.len() < SegmentHeader::LENGTH as u64 {
+        return Ok(true);
+    }
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        let read = file.read(&mut buffer).doing(reading)?;
+        match buffer.get(..read) {
+            None | Some([]) => return Ok(true),
+            Some(bytes) if bytes.iter().any(|byte| *byte != 0) => return Ok(false),
+            Some(_) => {}
+        }
+    }
 }
 
 /// Where the last whole record in an unfinished segment ends, or, if it holds only the rest of one that began
@@ -380,13 +413,28 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_receiver_left_and_is_no_wal_is_removed() {
+    fn what_a_killed_receiver_left_and_is_no_wal_is_not_stored() {
         let (_dir, spool) = spool();
-        let mut receiving = received(&spool, 3, 9000);
-        receiving.sync().expect("durable");
-        drop(receiving);
+        let list = || {
+            let names = fs::read_dir(spool.directory()).expect("listed").map(|entry| entry.expect("entry"));
+            let mut names: Vec<String> =
+                names.map(|entry| entry.file_name().into_string().expect("UTF-8")).collect();
+            names.sort();
+            names
+        };
         fs::write(spool.directory().join("status.json"), "{}").expect("written");
-        assert_eq!(spool.take_stock(), Ok(vec![]));
-        assert!(spool.directory().join("status.json").exists());
+        // Blank, too short, and something that nobody knows.
+        for (number, content) in [(3, vec![0; 9000]), (4, vec![7; 39]), (5, vec![7; 9000])] {
+            let path = spool.directory().join(format!("{}.receiving", name(number)));
+            fs::write(path, content).expect("written");
+        }
+        for _ in 0..2 {
+            assert_eq!(spool.take_stock(), Ok(vec![]));
+            let left = list();
+            let [kept, lock, status] = left.as_slice() else { panic!("{left:?}") };
+            assert!(kept.starts_with("000000010000000000000005.") && kept.ends_with(".unreadable"), "{kept}");
+            assert_eq!((lock.as_str(), status.as_str()), ("lock", "status.json"));
+            assert_eq!(fs::read(spool.directory().join(kept)).expect("kept"), vec![7; 9000]);
+        }
     }
 }
