@@ -6,19 +6,17 @@ mod golden;
 use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use pgark::ident::Name;
 use pgark::interrupt::Interrupt;
-use pgark::location::Location;
 use pgark::ops::restore::files::{FilesJob, restore_files};
 use pgark::ops::restore::place::Places;
-use pgark::pg::lsn::SystemId;
 use pgark::pg::oid::Oid;
 use pgark::progress::{Display, Progress};
 use pgark::repo::backup::{self, BackupHeader};
-use pgark::repo::{Cluster, Repository, gap, lease, pack};
+use pgark::repo::{Cluster, gap, lease, pack};
 
 use golden::{cluster, golden};
 

@@ -4,15 +4,12 @@
 mod golden;
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use pgark::location::Location;
-use pgark::pg::lsn::{SystemId, Timeline};
+use pgark::pg::lsn::Timeline;
 use pgark::pg::names::{SegmentName, WalFile};
 use pgark::pipe::digest::Sha256Digest;
 use pgark::repo::segment::{self, StoredSegment};
 use pgark::repo::streamed::{self, StreamedPart};
-use pgark::repo::{Cluster, Repository};
 
 use golden::{cluster, golden};
 
