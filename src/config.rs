@@ -20,8 +20,10 @@ use units::{Size, Span};
 /// Read when it exists and no other file is named.
 pub const DEFAULT_FILE: &str = "/etc/pgark/pgark.toml";
 
-/// Segments that are worked on at a time by default, if there are as many cores.
-const WAL_JOBS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
+/// Segments that are pushed at a time by default, if there are as many cores.
+const PUSH_JOBS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
+/// The same for fetching. Of the usual four cores, recovery itself needs one; and memory stays below 8 MiB.
+const FETCH_JOBS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2);
 
 /// What every program knows once its flags, environment and file are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,7 +217,7 @@ impl Config {
             compression_level,
             push: Push {
                 lock_wait: span(file.push.lock_wait, 60),
-                jobs: file.push.jobs.unwrap_or(cores.min(WAL_JOBS)),
+                jobs: file.push.jobs.unwrap_or(cores.min(PUSH_JOBS)),
                 batch: file.push.batch.unwrap_or(64),
                 wal_queue_max: queue_max(file.push.wal_queue_max)?,
             },
@@ -225,7 +227,7 @@ impl Config {
                 prefetch: file.fetch.prefetch.unwrap_or(16),
                 prefetch_bytes: file.fetch.prefetch_bytes.map_or(1 << 30, |size| size.0),
                 prefetch_linger: span(file.fetch.prefetch_linger, 60),
-                jobs: file.fetch.jobs.unwrap_or(cores.min(WAL_JOBS)),
+                jobs: file.fetch.jobs.unwrap_or(cores.min(FETCH_JOBS)),
             },
             receive: Receive {
                 slot: file.receive.slot.unwrap_or_else(|| "pgark".to_string()),

@@ -32,7 +32,8 @@ pub struct Args {
     /// Whose WAL; by default the system identifier in global/pg_control of the data directory
     #[arg(long, value_name = "NUMBER")]
     system_id: Option<SystemId>,
-    /// Segments that are prefetched at a time; 4 unless there are fewer cores [config: fetch.jobs]
+    /// Threads that bring a segment, and segments prefetched at a time; 3 unless there are fewer cores
+    /// [config: fetch.jobs]
     #[arg(long, value_name = "NUMBER")]
     jobs: Option<NonZeroUsize>,
     /// Keep the next segments ready: what wal-fetch starts by itself

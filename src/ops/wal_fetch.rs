@@ -66,9 +66,6 @@ pub fn exit_code(kind: Kind) -> u8 {
 /// How the names of files begin that are not complete yet; then the process, a dot, and the final name.
 const STAGED: &str = "xlogtemp.pgark.";
 
-/// Threads that bring one segment: each holds a frame, and more hardly make it faster.
-const MOST_WORKERS: usize = 3;
-
 /// Pauses between tries grow from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
@@ -187,7 +184,7 @@ impl Fetch<'_> {
     fn deliver(&self, cluster: &Cluster) -> Result<()> {
         match self.request.file {
             WalFile::Segment(name) => {
-                let workers = self.config.fetch.jobs.get().min(MOST_WORKERS);
+                let workers = self.config.fetch.jobs.get();
                 self.deliver_into_place(|file| {
                     segment::read_into_file(cluster, name, file, workers).map(drop)
                 })
