@@ -1,6 +1,7 @@
 //! Being asked to end: SIGINT, SIGTERM and SIGHUP set a flag, which long work looks at between its steps, so
 //! that it can clean up behind itself. A second signal ends the process at once, as if nobody had listened.
-//! A signal that we were started to ignore stays ignored: nohup means that.
+//! A SIGHUP that we were started to ignore stays ignored: nohup means that. Shells ignore SIGINT for what they run
+//! in the background without meaning anything by it: it is heeded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +24,8 @@ impl Interrupt {
     pub fn install() -> Result<Self> {
         let interrupt = Self::default();
         let ignored = ignored_signals()?;
-        for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !contains(ignored, *signal)) {
+        let heeded = |signal: &i32| *signal != SIGHUP || !contains(ignored, SIGHUP);
+        for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(heeded) {
             let listen = || {
                 // In this order: the first signal finds the flag unset and only sets it.
                 flag::register_conditional_default(signal, interrupt.0.clone())?;
