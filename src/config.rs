@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::error::{Error, IoContext, Result};
+use crate::host;
 use crate::ident::{Id, Name};
 use crate::location::Location;
 pub use units::parse_duration;
@@ -206,7 +207,7 @@ impl Config {
             ))
             .with_hint("1 is the default; 3 stores a little less and takes longer; at most 22"));
         }
-        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let cores = host::cores();
         let span = |span: Option<Span>, default: u64| span.map_or(Duration::from_secs(default), |s| s.0);
         Ok(Self {
             repo: repo.map(|text| Location::parse(text)).transpose()?,

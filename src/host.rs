@@ -1,5 +1,6 @@
 //! This machine and the user we run as.
 
+use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -14,6 +15,11 @@ pub fn name() -> String {
 pub fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
     std::fs::read_to_string(path).map(|id| id.trim().to_string()).doing(|| format!("read {path}"))
+}
+
+/// The processors that this process may use; one when that can't be told.
+pub fn cores() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 pub fn is_root() -> bool {

@@ -86,7 +86,8 @@ pub fn run(config: &Config, request: &Request) -> Result<Outcome> {
         ready::without(&error);
         None
     });
-    let fetch = Fetch { config, request, data_directory: data_directory.as_deref(), server, standby };
+    let known = ready.as_ref().map(|ready| ready.system_id);
+    let fetch = Fetch { config, request, data_directory: data_directory.as_deref(), known, server, standby };
     let outcome = match (standby, request.file) {
         // A wrong "no such history" makes a promotion take a timeline that is in use: never guessed.
         (_, WalFile::History(_)) => {
@@ -123,6 +124,8 @@ struct Fetch<'a> {
     config: &'a Config,
     request: &'a Request,
     data_directory: Option<&'a Path>,
+    /// Whose WAL, where that was looked up already.
+    known: Option<SystemId>,
     server: AskingServer<'a>,
     standby: bool,
 }
@@ -167,7 +170,10 @@ impl Fetch<'_> {
     }
 
     fn attempt(&self) -> Result<Outcome> {
-        let system_id = system_id(self.request, self.data_directory)?;
+        let system_id = match self.known {
+            Some(known) => known,
+            None => system_id(self.request, self.data_directory)?,
+        };
         let repository = Repository::open(self.config.repo()?, self.config.repo_id)?;
         let cluster = repository.cluster(&self.config.cluster, system_id);
         match self.deliver(&cluster) {

@@ -12,7 +12,6 @@ mod queue;
 
 use std::fs::File;
 use std::io::Read;
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -33,8 +32,6 @@ use crate::repo::segment::{self, Stored};
 use crate::repo::{Cluster, Repository};
 use crate::spool::{Spool, prefetched};
 
-/// More threads than this gain nothing on one segment.
-const MOST_WORKERS: usize = 4;
 /// A backup history or timeline history file is a few lines; this is far beyond.
 const MOST_PLAIN: u64 = 16 << 20;
 
@@ -52,7 +49,7 @@ pub fn run(config: &Config, path: &Path) -> Result<Pushed> {
         file,
         data_directory: data_directory.as_deref(),
         repository: &repository,
-        workers: cores().min(MOST_WORKERS),
+        workers: intake::workers(),
         lock_wait: config.push.lock_wait,
     };
     let outcome = match file {
@@ -83,10 +80,6 @@ fn wal_file(path: &Path) -> Result<WalFile> {
     let name =
         name.ok_or_else(|| Error::configuration(format!("{} is not a WAL file's name", path.display())))?;
     name.parse()
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// One push: what to store, from where.

@@ -12,8 +12,8 @@
 
 use std::collections::BTreeMap;
 
-use super::layout;
 use super::{Cluster, ClusterHeader};
+use super::{layout, segment};
 use crate::error::{Error, Kind, Result};
 use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::{SegmentSize, Timeline};
@@ -92,10 +92,9 @@ impl<'a> Catalog<'a> {
         Ok(histories)
     }
 
-    /// The log numbers of a timeline of which there is anything, lowest first.
+    /// See [`logs`].
     pub fn logs(&self, timeline: Timeline) -> Result<Vec<u32>> {
-        let level = self.cluster.store().level(&self.cluster.layout().timeline(timeline)?)?;
-        Ok(level.prefixes.iter().filter_map(layout::parse_log_prefix).collect())
+        logs(self.cluster, timeline)
     }
 
     /// The segments within one log number of a timeline, lowest first.
@@ -109,7 +108,7 @@ impl<'a> Catalog<'a> {
     }
 
     pub fn exists(&self, name: SegmentName) -> Result<bool> {
-        self.cluster.store().exists(&self.cluster.layout().segment(name)?)
+        segment::exists(self.cluster, name)
     }
 
     /// The newest segment of a timeline.
@@ -179,6 +178,12 @@ impl Shelf {
         }
         Ok(self.names.binary_search(&name).is_ok())
     }
+}
+
+/// The log numbers of a timeline of which there is anything, lowest first.
+pub fn logs(cluster: &Cluster, timeline: Timeline) -> Result<Vec<u32>> {
+    let level = cluster.store().level(&cluster.layout().timeline(timeline)?)?;
+    Ok(level.prefixes.iter().filter_map(layout::parse_log_prefix).collect())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::catalog::Catalog;
 use super::layout::{self, Id};
-use super::{Cluster, parse_json, to_json};
+use super::{Cluster, expect_format, parse_json, to_json};
 use crate::error::{Error, Kind, Result};
 use crate::pg::lsn::{SegmentSize, SystemId};
 use crate::pg::names::SegmentName;
@@ -171,13 +171,7 @@ pub fn missing(cluster: &Cluster, gap: &Gap) -> Result<Vec<Gap>> {
 
 fn parse(bytes: &[u8], name: &str) -> Result<Gap> {
     let gap: Gap = parse_json(bytes, name)?;
-    if gap.format != FORMAT || gap.version == 0 || gap.version > VERSION {
-        return Err(Error::configuration(format!(
-            "{name} says \"{}\" version {}; this program reads \"{FORMAT}\" up to version {VERSION}",
-            gap.format, gap.version
-        ))
-        .with_hint("use a newer pgark"));
-    }
+    expect_format(name, (&gap.format, gap.version), (FORMAT, VERSION))?;
     Ok(gap)
 }
 

@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use super::catalog::Catalog;
+use super::catalog::{self, Catalog};
 use super::streamed::StreamedPart;
 use super::{Cluster, layout};
 use crate::error::Result;
@@ -93,7 +93,7 @@ fn first_after(
     size: SegmentSize,
 ) -> Result<Option<Found>> {
     let from_log = after.map_or(0, |after| SegmentName::from_number(timeline, after, size).log);
-    for log in Catalog::new(cluster, size).logs(timeline)?.into_iter().filter(|log| *log >= from_log) {
+    for log in catalog::logs(cluster, timeline)?.into_iter().filter(|log| *log >= from_log) {
         for meta in cluster.store().level(&cluster.layout().log(timeline, log)?)?.objects {
             if let Some((name, found)) = wal(&meta.key)
                 && name.timeline == timeline
@@ -210,6 +210,7 @@ mod tests {
         let archive = archive(&[(1, 1)], &[(2, &[(1, 5)])]);
         assert!(!is_hole(&archive, 1, 2));
     }
+
     #[test]
     fn a_streamed_part_proves_what_lies_before_it_and_not_itself() {
         let archive = archive(&[(1, 1)], &[(2, &[(1, 5)])]);

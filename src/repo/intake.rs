@@ -18,6 +18,11 @@ use crate::pg::names::{SegmentName, WalFile};
 use crate::pg::wal::{Extent, SegmentFacts, SegmentHeader, TimelineMatch, Walk};
 use crate::pipe::compress::{Compressed, Options, compress};
 
+/// Threads that compress one segment: more of them gain nothing.
+pub fn workers() -> usize {
+    host::cores().get().min(4)
+}
+
 /// The header of the segment in `source`, which stands at its start before and after. `place` is what
 /// messages call it.
 pub fn read_header(source: &mut File, place: &str) -> Result<SegmentHeader> {

@@ -216,16 +216,20 @@ fn no_repository(location: &Location) -> Error {
 fn read_header(store: &Store) -> Result<RepositoryHeader> {
     let key = layout::repository()?;
     let header: RepositoryHeader = parse_json(&store.get(&key)?, &store.name(&key))?;
-    if header.format != FORMAT || header.version == 0 || header.version > FORMAT_VERSION {
-        return Err(Error::configuration(format!(
-            "{} says \"{}\" version {}; this program reads \"{FORMAT}\" up to version {FORMAT_VERSION}",
-            store.name(&key),
-            header.format,
-            header.version
-        ))
-        .with_hint("use a newer pgark"));
-    }
+    expect_format(&store.name(&key), (&header.format, header.version), (FORMAT, FORMAT_VERSION))?;
     Ok(header)
+}
+
+/// Refuses an object of another format than ours, or of a newer version of it. Each is a name and a version.
+fn expect_format(object: &str, found: (&str, u32), ours: (&str, u32)) -> Result<()> {
+    if found.0 == ours.0 && (1..=ours.1).contains(&found.1) {
+        return Ok(());
+    }
+    Err(Error::configuration(format!(
+        "{object} says \"{}\" version {}; this program reads \"{}\" up to version {}",
+        found.0, found.1, ours.0, ours.1
+    ))
+    .with_hint("use a newer pgark"))
 }
 
 /// What [`init`] found or made.

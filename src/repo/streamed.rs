@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::str::FromStr;
 
 use super::segment::{self, Description, Stored, StoredSegment};
-use super::{Cluster, intake, layout};
+use super::{Cluster, catalog, intake, layout};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::pg::lsn::{Lsn, SegmentSize, Timeline};
@@ -151,8 +151,7 @@ pub fn longest(cluster: &Cluster, segment: SegmentName) -> Result<Option<Streame
 
 /// The longest part of the last segment of a timeline of which there is any.
 pub fn newest(cluster: &Cluster, timeline: Timeline) -> Result<Option<StreamedPart>> {
-    let logs = cluster.store().level(&cluster.layout().timeline(timeline)?)?.prefixes;
-    for log in logs.iter().filter_map(layout::parse_log_prefix).rev() {
+    for log in catalog::logs(cluster, timeline)?.into_iter().rev() {
         if let Some(newest) = within_log(cluster, timeline, log)?.pop() {
             return Ok(Some(newest));
         }

@@ -71,25 +71,23 @@ impl Spool {
     /// Keeps other processes out that ask for the lock of this name; None when one has it. Needs
     /// [`Spool::prepare`].
     pub fn hold(&self, lock: &str) -> Result<Option<Hold>> {
-        let path = self.directory.join(lock);
-        let doing = || format!("lock {}", path.display());
-        let file = File::options().create(true).truncate(false).write(true).open(&path).doing(doing)?;
-        Ok(flock::try_exclusive(&file).doing(doing)?.then_some(Hold { _file: file }))
+        self.lock(lock, flock::try_exclusive)
     }
 
-    /// Records are believed: nobody else may have written them. The name of a spool in /tmp can be guessed.
+    /// The same for a lock that nobody has for long: waits for it a moment.
+    pub fn hold_soon(&self, lock: &str) -> Result<Option<Hold>> {
+        self.lock(lock, flock::exclusive_soon)
+    }
+
+    fn lock(&self, name: &str, take: fn(&File) -> std::io::Result<bool>) -> Result<Option<Hold>> {
+        let path = self.directory.join(name);
+        let doing = || format!("lock {}", path.display());
+        let file = File::options().create(true).truncate(false).write(true).open(&path).doing(doing)?;
+        Ok(take(&file).doing(doing)?.then_some(Hold { _file: file }))
+    }
+
     fn refuse_others(&self) -> Result<()> {
-        let name = self.directory.display();
-        let metadata = self.directory.metadata().doing(|| format!("look at the spool directory {name}"))?;
-        if metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0 {
-            return Ok(());
-        }
-        Err(Error::configuration(format!(
-            "the spool directory {name} belongs to user id {} with mode {:o}: others can write there",
-            metadata.uid(),
-            metadata.mode() & 0o7777
-        ))
-        .with_hint("remove it, or set `spool` to a directory of the server's user"))
+        refuse_others(&self.directory, "remove it, or set `spool` to a directory of the server's user")
     }
 
     /// Reads a record. None: there is none, or none that can be relied on.
@@ -126,6 +124,21 @@ impl Spool {
 #[derive(Debug)]
 pub struct Hold {
     _file: File,
+}
+
+/// What lies in a spool is believed: nobody else may have written it. The name of one in /tmp can be guessed.
+pub fn refuse_others(directory: &Path, hint: &str) -> Result<()> {
+    let name = directory.display();
+    let metadata = directory.metadata().doing(|| format!("look at the spool directory {name}"))?;
+    if metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(Error::configuration(format!(
+        "the spool directory {name} belongs to user id {} with mode {:o}: others can write there",
+        metadata.uid(),
+        metadata.mode() & 0o7777
+    ))
+    .with_hint(hint))
 }
 
 /// A name for the spool of one data directory among others: the start of a digest of its path.

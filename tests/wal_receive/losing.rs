@@ -95,16 +95,22 @@ fn a_receiver_that_is_killed_at_each_change_to_its_spool_or_repository_leaves_an
         }
     }
     drop(load);
-    let receiver = Receiver::start(&repo, &server, &[]);
-    let last = write_segments(&server, 1);
-    wait_for_segment(&repo, &last);
-    receiver.leave();
-    let stored = segments(&repo);
+    let (last, stored) = receive_the_rest(&repo, &server);
     assert_holds(&stored, &segment_files(&server.data_dir().join("pg_wal"), &first, &last));
     // What replaces a part sweeps it. What a killed writer left unpublished has another end.
     let parts = repo.matching(".streamed.").into_iter().filter(|key| key.ends_with(".zst"));
     let parts: Vec<String> = parts.filter(|key| stored.keys().any(|name| key.contains(name))).collect();
     assert!(parts.is_empty(), "{parts:?}");
+}
+
+/// A receiver that is left alone stores what an earlier one did not, and a segment more. Its name, and all
+/// segments that are stored then.
+fn receive_the_rest(repo: &TestRepo, server: &Cluster) -> (String, BTreeMap<String, Vec<u8>>) {
+    let receiver = Receiver::start(repo, server, &[]);
+    let last = write_segments(server, 1);
+    wait_for_segment(repo, &last);
+    receiver.leave();
+    (last, segments(repo))
 }
 
 #[test]
@@ -119,11 +125,7 @@ fn a_failed_fsync_ends_the_receiver_and_is_not_tried_again() {
     outcome.fails_with(6, "Input/output error");
     assert_eq!(calls.len(), 7, "what is durable is not known any more: {calls:?}");
     drop(load);
-    let receiver = Receiver::start(&repo, &server, &[]);
-    let last = write_segments(&server, 1);
-    wait_for_segment(&repo, &last);
-    receiver.leave();
-    let stored = segments(&repo);
+    let (last, stored) = receive_the_rest(&repo, &server);
     let first = stored.keys().next().expect("some").clone();
     assert_holds(&stored, &segment_files(&server.data_dir().join("pg_wal"), &first, &last));
 }

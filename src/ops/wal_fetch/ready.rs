@@ -37,7 +37,7 @@ const STALLED: Duration = Duration::from_millis(20);
 /// The spool of a recovery that runs.
 pub(super) struct Ready<'a> {
     server: AskingServer<'a>,
-    system_id: SystemId,
+    pub(super) system_id: SystemId,
     pub(super) prefetched: Prefetched,
 }
 

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Push, cores};
+use super::Push;
 use crate::error::{Error, Result};
+use crate::host;
 use crate::pg::lsn::SegmentSize;
 use crate::pg::names::{SegmentName, WalFile};
 use crate::pg::wal::{Extent, SegmentHeader};
@@ -118,7 +119,7 @@ struct Done {
 impl<'a> Batch<'a> {
     fn new(asked: &Push<'a>, following: Vec<(SegmentName, PathBuf)>) -> Self {
         let jobs = asked.config.push.jobs.get().min(following.len() + 1);
-        let workers = (cores() / jobs).clamp(1, asked.workers);
+        let workers = (host::cores().get() / jobs).clamp(1, asked.workers);
         Self {
             asked: Push { workers, ..*asked },
             following,

@@ -5,8 +5,6 @@
 //! Refuses to go on over a record that it can't read: it may say which WAL is missing from the archive.
 //! Invariant: nothing is dropped, and nothing deferred, that is not in a durable record.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 use super::Push;
@@ -108,7 +106,7 @@ impl Held {
     /// Takes the record, or begins one.
     pub(super) fn open(spool: Spool) -> Result<Self> {
         spool.prepare_durable()?;
-        let lock = take(&spool)?;
+        let lock = spool.hold_soon(LOCK)?;
         let lock = lock.ok_or_else(|| Error::transient("another wal-push has the record of the outage"))?;
         let outage = Outage::read(&spool)?.unwrap_or_default();
         Ok(Self { spool, outage, _lock: lock })
@@ -123,18 +121,6 @@ impl Held {
     fn keep(&self) -> Result<()> {
         if self.outage.owes_nothing() { self.spool.remove(RECORD) } else { self.write() }
     }
-}
-
-/// Tries for a moment: nobody has the record for long, and a process that is just being started has the lock of
-/// who starts it until it runs its program.
-fn take(spool: &Spool) -> Result<Option<Hold>> {
-    for _ in 0..20 {
-        if let Some(hold) = spool.hold(LOCK)? {
-            return Ok(Some(hold));
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Ok(None)
 }
 
 /// Whether there is a record: one stat.

@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Seek;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,9 +25,6 @@ use crate::repo::intake::{self, Incoming};
 use crate::repo::overlap::{self, Overlap};
 use crate::repo::streamed::{self, StreamedPart};
 use crate::repo::{Cluster, Repository};
-
-/// More threads than this gain nothing on one segment.
-const MOST_WORKERS: usize = 4;
 
 /// What is needed to store a segment.
 #[derive(Clone, Debug)]
@@ -287,10 +283,9 @@ impl Shared {
     }
 
     fn options(&self) -> Options {
-        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Options {
             level: self.destination.level,
-            workers: cores.min(MOST_WORKERS),
+            workers: intake::workers(),
             spool: self.destination.spool.clone(),
         }
     }

@@ -13,9 +13,8 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::durable;
 use crate::error::{Error, IoContext, Result};
@@ -25,6 +24,7 @@ use crate::pg::lsn::{Lsn, SegmentSize};
 use crate::pg::names::SegmentName;
 use crate::pg::replication::SlotName;
 use crate::pg::wal::{Extent, SegmentHeader, Walk};
+use crate::spool::refuse_others;
 
 /// The directory of one receiver.
 #[derive(Debug)]
@@ -51,11 +51,12 @@ impl Spool {
     /// Makes the directory if it is missing, and takes it.
     pub fn open(directory: PathBuf) -> Result<Self> {
         durable::create_dir_all(&directory)?;
-        refuse_others(&directory)?;
+        refuse_others(&directory, "name a directory of the user that runs this")?;
         let path = directory.join("lock");
         let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
         let lock = opened.doing(|| format!("open {}", path.display()))?;
-        if !take(&lock).doing(|| format!("lock {}", path.display()))? {
+        // Who asks for the status has the lock that long.
+        if !flock::exclusive_soon(&lock).doing(|| format!("lock {}", path.display()))? {
             return Err(Error::conflict(format!("another wal-receive uses {}", directory.display()))
                 .with_hint("stop it first, or give this one another slot"));
         }
@@ -168,17 +169,6 @@ impl Spool {
     }
 }
 
-/// Tries for a moment: who asks for the status holds the lock that long.
-fn take(lock: &File) -> std::io::Result<bool> {
-    for _ in 0..20 {
-        if flock::try_exclusive(lock)? {
-            return Ok(true);
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Ok(false)
-}
-
 /// None: it is in progress, or not ours.
 fn waiting(name: SegmentName, path: PathBuf) -> Option<Waiting> {
     let file = path.file_name()?.to_str()?;
@@ -190,21 +180,6 @@ fn waiting(name: SegmentName, path: PathBuf) -> Option<Waiting> {
             Some(Waiting { name, path, end: Some(end) })
         }
     }
-}
-
-/// What is here is stored as it is: nobody else may have written it.
-fn refuse_others(directory: &Path) -> Result<()> {
-    let name = directory.display();
-    let metadata = directory.metadata().doing(|| format!("look at {name}"))?;
-    if metadata.uid() == rustix::process::geteuid().as_raw() && metadata.permissions().mode() & 0o022 == 0 {
-        return Ok(());
-    }
-    Err(Error::configuration(format!(
-        "the spool directory {name} belongs to user id {} with mode {:o}: others can write there",
-        metadata.uid(),
-        metadata.mode() & 0o7777
-    ))
-    .with_hint("name a directory of the user that runs this"))
 }
 
 /// Whether a file is shorter than a segment's header, or holds only zeros.
@@ -339,6 +314,8 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 mod tests {
     use super::*;
     use crate::pg::lsn::Timeline;
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
 
     const SIZE: u64 = 1 << 20;
 

@@ -13,7 +13,7 @@ use crate::pg::wal::SegmentFacts;
 use crate::pipe::compress::Compressed;
 use crate::pipe::decompress::Expected;
 use crate::pipe::digest::{RawDigest, Sha256Digest};
-use crate::repo::{Cluster, parse_json};
+use crate::repo::{Cluster, expect_format, parse_json};
 
 /// Bytes in front of a stored segment's data.
 pub const HEADER_SIZE: usize = 4096;
@@ -173,12 +173,6 @@ pub(super) fn unseal(bytes: &[u8], name: &str) -> Result<StoredSegment> {
         return Err(damaged("its checksum does not match"));
     }
     let header: StoredSegment = parse_json(content, name)?;
-    if header.format != FORMAT || header.version == 0 || header.version > VERSION {
-        return Err(Error::configuration(format!(
-            "{name} is \"{}\" version {}; this program reads \"{FORMAT}\" up to version {VERSION}",
-            header.format, header.version
-        ))
-        .with_hint("use a newer pgark"));
-    }
+    expect_format(name, (&header.format, header.version), (FORMAT, VERSION))?;
     Ok(header)
 }

@@ -109,7 +109,7 @@ fn a_header_of_another_kind_or_a_newer_version_is_refused() {
     for (from, to, kind, expected) in [
         ("\"version\":1", "\"version\":2", Kind::Configuration, "reads \"pgark segment\" up to version 1"),
         ("\"version\":1", "\"version\":0", Kind::Configuration, "version 0"),
-        ("pgark segment", "pgark pack", Kind::Configuration, "is \"pgark pack\" version 1"),
+        ("pgark segment", "pgark pack", Kind::Configuration, "says \"pgark pack\" version 1"),
         ("\"segment_size\":1048576", "\"segment_size\":7", Kind::Corrupt, "7 is not a WAL segment size"),
         ("\"records\":3", "\"records\":-3", Kind::Corrupt, "could not read x"),
         ("\"host\":\"db1\",", "", Kind::Corrupt, "missing field `host`"),
