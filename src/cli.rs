@@ -6,6 +6,8 @@
 
 pub mod basebackup;
 pub mod connection;
+pub mod pin;
+pub mod present;
 pub mod restore;
 pub mod wal_fetch;
 pub mod wal_push;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use pgark::cli::pin::{PinArgs, UnpinArgs};
 use pgark::cli::{self, Common, HasCommon};
 use pgark::error::Kind;
 use pgark::ops;
@@ -21,6 +22,10 @@ struct Args {
 enum Verb {
     /// Create a repository in an empty (or new) directory and print its id; harmless when it exists
     Init,
+    /// Keep a backup from being expired, or list what is kept
+    Pin(PinArgs),
+    /// Let `pgark expire` decide about a backup again
+    Unpin(UnpinArgs),
 }
 
 impl HasCommon for Args {
@@ -32,5 +37,7 @@ impl HasCommon for Args {
 fn main() -> ExitCode {
     cli::run(Kind::exit_code, |args: Args, config| match args.verb {
         Verb::Init => ops::init::run(config).and_then(|initialised| cli::print(&initialised.id())),
+        Verb::Pin(pin) => pin.run(config),
+        Verb::Unpin(unpin) => unpin.run(config),
     })
 }

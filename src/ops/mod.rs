@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod init;
+pub mod pin;
 pub mod restore;
 pub mod wal_fetch;
 pub mod wal_push;

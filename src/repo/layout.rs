@@ -11,6 +11,7 @@
 //!     <cluster>/<system-id>/pack/<backup id>-<number>.pack
 //!     <cluster>/<system-id>/lease/<id>.json
 //!     <cluster>/<system-id>/gap/<id>.json
+//!     <cluster>/<system-id>/<kind>/<id>.json                records, such as pin/
 //!     <cluster>/<system-id>/lock/<WAL file>                 lock files of a local repository
 //!     <cluster>/<system-id>/staging/<id>                    large objects before they get their name
 
@@ -179,6 +180,15 @@ impl ClusterLayout {
         self.key(format_args!("gap/{id}.json"))
     }
 
+    /// All records of a kind; see `repo::records`.
+    pub fn records(&self, kind: &str) -> Result<Key> {
+        self.key(format_args!("{kind}"))
+    }
+
+    pub fn record(&self, kind: &str, id: Id) -> Result<Key> {
+        self.key(format_args!("{kind}/{id}.json"))
+    }
+
     /// Lock files of a local repository: two pushers of one name take turns.
     pub fn lock(&self, file: WalFile) -> Result<Key> {
         self.key(format_args!("lock/{file}"))
@@ -241,6 +251,10 @@ pub fn parse_pack(key: &Key) -> Option<PackId> {
 }
 
 pub fn parse_lease(key: &Key) -> Option<Id> {
+    key.last().strip_suffix(".json")?.parse().ok()
+}
+
+pub fn parse_record(key: &Key) -> Option<Id> {
     key.last().strip_suffix(".json")?.parse().ok()
 }
 

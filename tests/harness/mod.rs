@@ -39,6 +39,7 @@ mod load;
 mod mounts;
 mod repo;
 mod run;
+mod schema;
 mod scratch;
 mod seccomp;
 mod sql;
@@ -55,6 +56,7 @@ pub use run::{
     Outcome, basebackup, bootstrap_restore, pgark, program, program_path, run, std_program, wal_fetch,
     wal_push,
 };
+pub use schema::assert_matches_schema;
 pub use scratch::Scratch;
 pub use verify::{Content, assert_same, listing};
 

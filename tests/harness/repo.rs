@@ -44,6 +44,18 @@ impl TestRepo {
         Self::at(scratch, root)
     }
 
+    /// A copy of the repository that format version 1 wrote, which is released with one backup.
+    pub fn golden() -> Self {
+        let repo = Self::not_initialised();
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/format/v1/.");
+        let copied = Command::new("cp").args(["-R"]).arg(golden).arg(&repo.root).status().expect("start cp");
+        assert!(copied.success(), "copy the golden repository");
+        for entry in walkdir::WalkDir::new(&repo.root) {
+            own(entry.expect("list the copy").path());
+        }
+        repo
+    }
+
     /// A repository to be at `root`, for example on a file system of its own.
     pub fn at(scratch: Scratch, root: PathBuf) -> Self {
         let config = scratch.write("pgark.toml", format!("repo = {:?}\n", root.display().to_string()));

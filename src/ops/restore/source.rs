@@ -17,8 +17,7 @@ use crate::pg::lsn::{SegmentSize, SystemId, Timeline};
 use crate::pg::time::Timestamp;
 use crate::repo::backup::{self, BackupHeader};
 use crate::repo::catalog::Catalog;
-use crate::repo::{Cluster, Repository};
-use crate::store::Key;
+use crate::repo::{Cluster, ClusterHeader, Repository, incarnations};
 
 pub struct Source {
     pub cluster: Cluster,
@@ -33,16 +32,12 @@ impl Source {
     pub fn open(config: &Config, system_id: Option<SystemId>) -> Result<Self> {
         let repository = Repository::open(config.repo()?, config.repo_id)?;
         let mut found = Vec::new();
-        let ids = match system_id {
-            Some(system_id) => vec![system_id],
-            None => repository.system_ids(&config.cluster)?,
-        };
-        for id in &ids {
-            found.push(Self::incarnation(&repository, &config.cluster, *id)?);
+        for (cluster, header) in incarnations::find(&repository, &config.cluster, system_id)? {
+            found.push(Self::incarnation(cluster, &header)?);
         }
         let newest = |source: &Self| source.backups.iter().map(|header| header.stop.time).max();
         found.sort_by_key(newest);
-        let Some(mut chosen) = found.pop() else { return Err(no_cluster(&repository, &config.cluster)?) };
+        let Some(mut chosen) = found.pop() else { return Err(Error::bug("no incarnation was found")) };
         if !found.is_empty() {
             let others: Vec<String> =
                 found.iter().map(|other| other.cluster.system_id().to_string()).collect();
@@ -55,18 +50,11 @@ impl Source {
         Ok(chosen)
     }
 
-    fn incarnation(repository: &Repository, name: &Name, system_id: SystemId) -> Result<Self> {
-        let cluster = repository.cluster(name, system_id);
-        let header = match cluster.header() {
-            Err(error) if error.kind() == Kind::NotFound => {
-                return Err(no_incarnation(repository, name, system_id)?);
-            }
-            header => header?,
-        };
+    fn incarnation(cluster: Cluster, header: &ClusterHeader) -> Result<Self> {
         let histories = Catalog::new(&cluster, header.segment_size).histories()?;
         let (backups, notes) = readable_backups(&cluster)?;
         // Absent history files and backups count as such only while the repository is there.
-        repository.confirm()?;
+        cluster.repository().confirm()?;
         Ok(Self { segment_size: header.segment_size, histories, backups, notes, cluster })
     }
 
@@ -134,20 +122,4 @@ fn candidate(header: &BackupHeader) -> Result<Candidate> {
         consistent_timeline: header.stop.timeline,
         stop_time,
     })
-}
-
-fn no_cluster(repository: &Repository, name: &Name) -> Result<Error> {
-    let error = Error::not_found(format!("the repository has no cluster {name}"));
-    let known = repository.store().level(&Key::root())?.prefixes;
-    let known: Vec<&str> = known.iter().map(Key::last).collect();
-    Ok(match known.is_empty() {
-        true => error.with_hint("nothing was archived into it yet"),
-        false => error.with_hint(format!("it has these: {}; name one with --cluster", known.join(", "))),
-    })
-}
-
-fn no_incarnation(repository: &Repository, name: &Name, system_id: SystemId) -> Result<Error> {
-    let known: Vec<String> = repository.system_ids(name)?.iter().map(ToString::to_string).collect();
-    let message = format!("the repository has no cluster {name} with system identifier {system_id}");
-    Ok(Error::not_found(message).with_hint(format!("it has these: {}", known.join(", "))))
 }

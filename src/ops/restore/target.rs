@@ -140,7 +140,8 @@ pub fn parse_time(text: &str, now: &Zoned) -> Result<Timestamp> {
     Timestamp::from_unix(moment.as_microsecond()).ok_or_else(|| not_a_time(text))
 }
 
-fn absolute(text: &str) -> Result<Option<jiff::Timestamp>> {
+/// A time with its zone; None when it is something else, such as a span.
+pub fn absolute(text: &str) -> Result<Option<jiff::Timestamp>> {
     let bracketed = zone_in_brackets(text);
     let parser = DateTimeParser::new().disambiguation(Disambiguation::Reject);
     if bracketed.contains('[') {
