@@ -6,6 +6,7 @@
 
 pub mod basebackup;
 pub mod connection;
+pub mod manual;
 pub mod pin;
 pub mod present;
 pub mod restore;

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use pgark::cli::manual::{CompletionArgs, ManArgs};
 use pgark::cli::pin::{PinArgs, UnpinArgs};
 use pgark::cli::{self, Common, HasCommon};
 use pgark::error::Kind;
@@ -20,8 +21,12 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Print what makes a shell complete the flags of all programs
+    Completion(CompletionArgs),
     /// Create a repository in an empty (or new) directory and print its id; harmless when it exists
     Init,
+    /// Write the man pages of all programs
+    Man(ManArgs),
     /// Keep a backup from being expired, or list what is kept
     Pin(PinArgs),
     /// Let `pgark expire` decide about a backup again
@@ -36,7 +41,9 @@ impl HasCommon for Args {
 
 fn main() -> ExitCode {
     cli::run(Kind::exit_code, |args: Args, config| match args.verb {
+        Verb::Completion(completion) => completion.run(Args::command()),
         Verb::Init => ops::init::run(config).and_then(|initialised| cli::print(&initialised.id())),
+        Verb::Man(man) => man.run(Args::command()),
         Verb::Pin(pin) => pin.run(config),
         Verb::Unpin(unpin) => unpin.run(config),
     })
