@@ -13,6 +13,7 @@ pub mod gap;
 pub mod hole;
 pub mod incarnations;
 pub mod intake;
+pub mod inventory;
 pub mod layout;
 pub mod lease;
 pub mod map;

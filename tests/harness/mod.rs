@@ -34,6 +34,7 @@
 mod builder;
 mod cluster;
 mod faults;
+mod generator;
 mod host;
 mod load;
 mod mounts;
@@ -48,6 +49,7 @@ mod verify;
 pub use builder::{ClusterBuilder, StandbyBuilder, free_port};
 pub use cluster::{Cluster, Stop};
 pub use faults::{Call, Fault, run_with_fault};
+pub use generator::Generator;
 pub use host::{command, is_root, pg_command, pg_major, server_user};
 pub use load::Load;
 pub use mounts::{ReadOnly, SmallDisk};

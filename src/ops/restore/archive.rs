@@ -45,6 +45,28 @@ impl StoredArchive<'_> {
         Ok(Some(number).filter(|number| self.catalog.name_on(path, *number) == part.segment))
     }
 
+    /// The last of the segments from `from` on, when `whole` is the last whole one.
+    pub fn with_streamed(
+        &self,
+        path: &TimelineHistory,
+        from: u64,
+        whole: Option<u64>,
+    ) -> Result<Option<u64>> {
+        let next = whole.map_or(from, |whole| whole.saturating_add(1));
+        Ok(self.streamed_on(path)?.filter(|number| *number == next).or(whole))
+    }
+
+    /// The newest segment from `from` on, when `whole` is the newest whole one.
+    pub fn newest_with_streamed(
+        &self,
+        path: &TimelineHistory,
+        from: u64,
+        whole: Option<u64>,
+    ) -> Result<Option<u64>> {
+        let streamed = self.streamed_on(path)?.filter(|number| *number >= from);
+        Ok(whole.max(streamed))
+    }
+
     fn extent(&self, name: SegmentName) -> Extent {
         self.ends.at(name).map_or(Extent::Whole, |_| Extent::Partial)
     }
@@ -92,14 +114,11 @@ impl Archive for StoredArchive<'_> {
     }
 
     fn last_contiguous(&self, path: &TimelineHistory, from: u64) -> Result<Option<u64>> {
-        let whole = self.catalog.last_contiguous(path, from)?;
-        let next = whole.map_or(from, |whole| whole.saturating_add(1));
-        Ok(self.streamed_on(path)?.filter(|number| *number == next).or(whole))
+        self.with_streamed(path, from, self.catalog.last_contiguous(path, from)?)
     }
 
     fn newest_on(&self, path: &TimelineHistory, from: u64) -> Result<Option<u64>> {
-        let streamed = self.streamed_on(path)?.filter(|number| *number >= from);
-        Ok(self.catalog.newest_on(path, from)?.max(streamed))
+        self.newest_with_streamed(path, from, self.catalog.newest_on(path, from)?)
     }
 
     fn newest_of(&self, timeline: Timeline) -> Result<Option<SegmentName>> {

@@ -21,6 +21,7 @@ use crate::pg::lsn::{Lsn, SegmentSize, Timeline};
 use crate::pg::names::SegmentName;
 use crate::pg::time::Timestamp;
 use crate::pg::wal::{Landmark, Search, SegmentFacts, Sought, Unfinished};
+use crate::repo::backup::BackupHeader;
 
 /// A backup, as far as the choice goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,21 @@ pub struct Candidate {
     pub consistent_timeline: Timeline,
     /// The server's clock at the end of the backup.
     pub stop_time: Timestamp,
+}
+
+impl Candidate {
+    pub fn of(header: &BackupHeader) -> Result<Self> {
+        let stop_time = Timestamp::from_unix(header.stop.time.as_microsecond())
+            .ok_or_else(|| Error::corrupt(format!("the end of backup {} is no time", header.label)))?;
+        Ok(Self {
+            label: header.label.clone(),
+            start: header.start.lsn,
+            start_timeline: header.start.timeline,
+            consistent: header.consistent_lsn,
+            consistent_timeline: header.stop.timeline,
+            stop_time,
+        })
+    }
 }
 
 /// What the choice asks the archive. Segments are numbered along a path.

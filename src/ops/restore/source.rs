@@ -14,7 +14,6 @@ use crate::error::{Error, Kind, Result};
 use crate::ident::Name;
 use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::{SegmentSize, SystemId, Timeline};
-use crate::pg::time::Timestamp;
 use crate::repo::backup::{self, BackupHeader};
 use crate::repo::catalog::Catalog;
 use crate::repo::{Cluster, ClusterHeader, Repository, incarnations};
@@ -74,7 +73,7 @@ impl Source {
     /// The backups to choose from: all, or the one that was asked for.
     pub fn candidates(&self, label: Option<&Name>) -> Result<Vec<Candidate>> {
         let wanted = |header: &&BackupHeader| label.is_none_or(|label| *label == header.label);
-        let candidates = self.backups.iter().filter(wanted).map(candidate).collect::<Result<Vec<_>>>()?;
+        let candidates = self.backups.iter().filter(wanted).map(Candidate::of).collect::<Result<Vec<_>>>()?;
         match (candidates.is_empty(), label) {
             (true, Some(label)) => {
                 let known: Vec<&str> = self.backups.iter().map(|header| header.label.as_str()).collect();
@@ -109,17 +108,4 @@ fn readable_backups(cluster: &Cluster) -> Result<(Vec<BackupHeader>, Vec<String>
         }
     }
     Ok((headers, notes))
-}
-
-fn candidate(header: &BackupHeader) -> Result<Candidate> {
-    let stop_time = Timestamp::from_unix(header.stop.time.as_microsecond())
-        .ok_or_else(|| Error::corrupt(format!("the end of backup {} is no time", header.label)))?;
-    Ok(Candidate {
-        label: header.label.clone(),
-        start: header.start.lsn,
-        start_timeline: header.start.timeline,
-        consistent: header.consistent_lsn,
-        consistent_timeline: header.stop.timeline,
-        stop_time,
-    })
 }

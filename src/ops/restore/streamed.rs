@@ -29,19 +29,31 @@ pub struct Ends {
 impl Ends {
     /// Looks at the timelines whose history is known.
     pub fn find(catalog: &Catalog<'_>, histories: &BTreeMap<Timeline, TimelineHistory>) -> Result<Self> {
-        let mut ends = Self::default();
+        let mut parts = Vec::new();
         for timeline in histories.keys() {
             let Some(part) = streamed::newest(catalog.cluster(), *timeline)? else { continue };
             // Not swept yet; or there is a gap, which the choice will see.
-            if catalog.newest(*timeline)?.is_some_and(|whole| whole >= part.segment) {
-                continue;
+            if catalog.newest(*timeline)?.is_none_or(|whole| whole < part.segment) {
+                parts.push(part);
             }
+        }
+        Ok(Self::judge(parts, histories))
+    }
+
+    /// Judges parts that lie behind all whole segments of their timelines, one of each.
+    pub fn judge(
+        parts: impl IntoIterator<Item = StreamedPart>,
+        histories: &BTreeMap<Timeline, TimelineHistory>,
+    ) -> Self {
+        let mut ends = Self::default();
+        for part in parts {
+            let timeline = part.segment.timeline;
             match went_on(part, histories) {
-                None => ends.usable.insert(*timeline, part).map(drop),
-                Some(why) => ends.refused.insert(*timeline, (part, why)).map(drop),
+                None => ends.usable.insert(timeline, part).map(drop),
+                Some(why) => ends.refused.insert(timeline, (part, why)).map(drop),
             };
         }
-        Ok(ends)
+        ends
     }
 
     /// Uses none of them.

@@ -1,0 +1,93 @@
+//! What can't be read is listed, the rest is told all the same, and the exit code says it.
+
+use super::*;
+
+fn small() -> TestRepo {
+    let repo = TestRepo::init();
+    Generator { segments: 60, backups: 3, timelines: 2, ..Generator::default() }.fill(repo.root());
+    repo
+}
+
+#[test]
+fn one_damaged_object_does_not_hide_the_others() {
+    // What is damaged, what it is called, how many backups and paths are still told.
+    let cases = [
+        ("/backup/b0001/backup.json", "backup", 2, 2),
+        ("/wal/00000002.history", "history", 3, 1),
+        ("/pin/", "pins", 3, 2),
+        ("/gap/", "gaps", 3, 2),
+    ];
+    side_by_side(
+        &cases,
+        |case| case.1,
+        |(key, what, backups, paths)| {
+            let repo = small();
+            run(&mut repo.pgark(&["pin", "b0002"])).succeeds();
+            let pin = repo.only("/pin/");
+            let gap = pin.replace("/pin/", "/gap/");
+            std::fs::create_dir(repo.path(&gap).parent().expect("a directory")).expect("made");
+            std::fs::write(repo.path(&gap), "{").expect("written");
+            if *what != "gaps" {
+                repo.damage(&gap, Damage::Delete);
+                repo.damage(&repo.only(key), Damage::Truncate(2));
+            }
+            let (json, code) = info(&repo, &[]);
+            assert_eq!(code, Some(5), "{json}");
+            let found = &json["clusters"][0]["incarnations"][0];
+            assert_eq!(each(&found["unreadable"], "what"), [what]);
+            assert_eq!(found["backups"].as_array().map(Vec::len), Some(*backups));
+            assert_eq!(found["paths"].as_array().map(Vec::len), Some(*paths));
+            let outcome = run(&mut repo.pgark(&["info"]));
+            assert_eq!(outcome.code, Some(5));
+            assert!(outcome.stdout.contains("Can't be read"), "{outcome}");
+        },
+    );
+}
+
+#[test]
+fn a_backup_that_lacks_something_is_told_so() {
+    let repo = small();
+    let packs = repo.matching("/pack/");
+    repo.damage(&packs[0], Damage::Delete);
+    let found = incarnation(&repo);
+    let lacking = each(&found["backups"], "missing_packs");
+    assert!(lacking.iter().any(|missing| **missing == 1), "{lacking:?}");
+    assert!(text(&repo, &[]).contains("1 pack missing"));
+
+    // The one segment that the newest backup needs.
+    let start = found["backups"][2]["start_lsn"].as_str().expect("an LSN").to_string();
+    let number = u64::from_str_radix(start.split_once('/').expect("an LSN").1, 16).expect("hex") >> 24;
+    repo.damage(&repo.only(&format!("{number:08X}.zst")), Damage::Delete);
+    let found = incarnation(&repo);
+    let missing = found["backups"][2]["missing_wal"].as_str().expect("a segment");
+    assert!(missing.ends_with(&format!("{number:08X}")), "{missing}");
+    assert_eq!(each(&found["holes"], "first_segment"), [missing]);
+    assert!(text(&repo, &["b0002"]).contains("nowhere: it can't be restored"));
+}
+
+#[test]
+fn an_incarnation_that_cannot_be_understood_is_listed() {
+    let repo = small();
+    repo.damage(&repo.only("/cluster.json"), Damage::Truncate(10));
+    let (json, code) = info(&repo, &[]);
+    assert_eq!(code, Some(5));
+    assert_eq!(each(&json["clusters"][0]["unreadable"], "what"), ["cluster"]);
+    assert_eq!(json["clusters"][0]["incarnations"], serde_json::json!([]));
+}
+
+#[test]
+fn nothing_is_told_of_a_repository_that_is_not_there() {
+    let repo = TestRepo::not_initialised();
+    run(&mut repo.pgark(&["info"])).fails_with(2, "no repository here");
+    let empty = TestRepo::init();
+    run(&mut empty.pgark(&["info"])).fails_with(3, "nothing was archived into it yet");
+}
+
+#[test]
+fn an_archive_without_a_backup_leads_nowhere() {
+    let repo = TestRepo::init();
+    Generator { segments: 5, backups: 0, ..Generator::default() }.fill(repo.root());
+    let shown = text(&repo, &[]);
+    assert!(shown.contains("nowhere: there is no backup"), "{shown}");
+    assert_eq!(incarnation(&repo)["paths"][0]["windows"], serde_json::json!([]));
+}
