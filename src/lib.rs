@@ -18,3 +18,4 @@ pub mod repo;
 pub mod spool;
 pub mod store;
 pub mod threads;
+pub mod words;

@@ -45,7 +45,7 @@ fn track(incarnation: &Incarnation, path: &PathSummary) -> Track {
     let stretch = |window: &WindowSummary| Stretch {
         from: window.from_time,
         to: end(path, window),
-        cut: window.missing.is_some(),
+        cut: window.missing.is_some() && !window.expired,
     };
     let backups = path.backups.iter().filter_map(|label| incarnation.backup(label));
     let forks = path.ancestors.iter().skip(1).map(|ancestor| ancestor.timeline).chain([path.timeline]);
@@ -143,6 +143,7 @@ fn row(path: &PathSummary, window: &WindowSummary, look: Look) -> [String; 6] {
 fn ends(window: &WindowSummary, style: Style) -> String {
     match window.missing {
         None => "with the archive".to_string(),
+        Some(_) if window.expired => "what follows has expired".to_string(),
         Some(segment) => style.bad(format!("{segment} is missing")),
     }
 }

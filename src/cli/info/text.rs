@@ -69,7 +69,7 @@ fn incarnation_text(
     if !incarnation.timelines.is_empty() {
         text.push_str(&look.section("WAL", &wal(incarnation, now, look)));
     }
-    if !incarnation.holes.is_empty() {
+    if incarnation.holes.iter().any(|hole| !hole.expired) {
         text.push_str(&look.section("Missing WAL", &holes(incarnation, look)));
     }
     if !incarnation.unreadable.is_empty() {
@@ -243,7 +243,7 @@ fn timeline_notes(timeline: &TimelineSummary, look: Look) -> String {
 
 fn holes(incarnation: &Incarnation, look: Look) -> String {
     let mut text = Vec::new();
-    for hole in &incarnation.holes {
+    for hole in incarnation.holes.iter().filter(|hole| !hole.expired) {
         let names = match hole.segments {
             1 => hole.first_segment.to_string(),
             _ => format!("{} to {}", hole.first_segment, hole.last_segment),

@@ -51,7 +51,7 @@ impl Cell {
 pub struct Stretch {
     pub from: Timestamp,
     pub to: Timestamp,
-    /// WAL is missing behind it.
+    /// WAL is missing behind it that should be there.
     pub cut: bool,
 }
 

@@ -1,6 +1,7 @@
 //! Where one can go back to along each path, and what is missing on it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use jiff::Timestamp;
 
@@ -37,7 +38,7 @@ fn summary<'a>(
     backups: &[Candidate],
 ) -> Result<PathSummary> {
     let wal = archive.wal(path);
-    let holes = wal.holes(needed(backups, path, archive.segment_size()));
+    let lost = missing_on(&wal, path, backups, archive.segment_size());
     let entries = path.entries().iter();
     let newest = wal.newest(0).map(|number| archive.name_on(path, number));
     Ok(PathSummary {
@@ -45,9 +46,7 @@ fn summary<'a>(
         ancestors: entries
             .map(|entry| Ancestor { timeline: entry.timeline, until_lsn: entry.switch_lsn })
             .collect(),
-        windows: windows
-            .map(|window| window_summary(archive, path, window, &holes))
-            .collect::<Result<_>>()?,
+        windows: windows.map(|window| window_summary(archive, path, window, &lost)).collect::<Result<_>>()?,
         backups: on_path(backups, path).into_iter().rev().map(|backup| backup.label.clone()).collect(),
         newest_segment: newest,
         newest_time: wal.newest_stored(),
@@ -58,20 +57,19 @@ fn window_summary(
     archive: &ListedArchive<'_>,
     path: &TimelineHistory,
     window: &Window,
-    holes: &[Hole],
+    missing: &[Missing],
 ) -> Result<WindowSummary> {
     // Behind the last whole segment; within the last one when that was streamed.
     let next = archive.segment_size().segment_of(window.to_lsn);
-    let name = archive.name_on(path, next);
-    let missing =
-        holes.iter().any(|hole| hole.timeline == name.timeline && (hole.first..=hole.last).contains(&next));
+    let behind = missing.iter().find(|missing| missing.range.contains(&next));
     Ok(WindowSummary {
         backup: window.backup.clone(),
         from_time: moment(window.from_time)?,
         from_lsn: window.from_lsn,
         to_time: window.to_time.map(moment).transpose()?,
         to_lsn: window.to_lsn,
-        missing: missing.then_some(name),
+        missing: behind.map(|_| archive.name_on(path, next)),
+        expired: behind.is_some_and(|missing| missing.expired),
     })
 }
 
@@ -80,10 +78,44 @@ fn moment(time: time::Timestamp) -> Result<Timestamp> {
         .map_err(|cause| Error::bug(format!("{time} is no time: {cause}")))
 }
 
-/// The first segment that a backup on the path needs.
-fn needed(backups: &[Candidate], path: &TimelineHistory, size: SegmentSize) -> Option<u64> {
-    on_path(backups, path).into_iter().map(|backup| size.segment_of(backup.start)).min()
+/// The first segment that any of the backups needs.
+fn needed(backups: &[&Candidate], size: SegmentSize) -> Option<u64> {
+    backups.iter().map(|backup| size.segment_of(backup.start)).min()
 }
+
+/// Consecutive segments that are missing on a path.
+struct Missing {
+    range: RangeInclusive<u64>,
+    /// They look as `pgark expire` leaves them.
+    expired: bool,
+}
+
+fn missing_on(
+    wal: &PathWal<'_>,
+    path: &TimelineHistory,
+    backups: &[Candidate],
+    size: SegmentSize,
+) -> Vec<Missing> {
+    let backups = on_path(backups, path);
+    let expired = |range: &RangeInclusive<u64>| is_expired(range, &backups, size);
+    let missing = wal.missing(needed(&backups, size)).into_iter();
+    missing.map(|range| Missing { expired: expired(&range), range }).collect()
+}
+
+/// Of a backup that is kept beyond the recovery window `pgark expire` keeps only the WAL that makes it consistent. So
+/// what it deletes begins right behind that, and ends right before the WAL of another backup.
+fn is_expired(range: &RangeInclusive<u64>, backups: &[&Candidate], size: SegmentSize) -> bool {
+    let ends = |backup: &&Candidate| range.end().checked_add(1) == Some(size.segment_of(backup.start));
+    let begins = |backup: &&Candidate| {
+        let past = range.start().checked_sub(size.segment_before(backup.consistent));
+        past.is_some_and(|past| (1..=MAY_FOLLOW).contains(&past))
+    };
+    backups.iter().any(ends) && backups.iter().any(begins)
+}
+
+/// The first segment that a consistent backup does not need is this many behind the one in which it becomes so, at
+/// most: the record that follows is needed too, and may lie in one of the next.
+const MAY_FOLLOW: u64 = 3;
 
 /// What is missing on any path, and why, as far as records tell. A timeline whose history is not known is judged
 /// by its own segments.
@@ -98,26 +130,32 @@ pub fn holes(
     for timeline in inventory.known_timelines() {
         let alone = TimelineHistory::without_parents(timeline);
         let path = histories.get(&timeline).unwrap_or(&alone);
-        found.extend(PathWal::new(inventory, path, size).holes(needed(backups, path, size)));
+        let wal = PathWal::new(inventory, path, size);
+        for missing in missing_on(&wal, path, backups, size) {
+            found.extend(wal.split(&missing.range).into_iter().map(|hole| (hole, missing.expired)));
+        }
     }
-    merge(found).into_iter().map(|hole| hole_summary(hole, gaps, size)).collect()
+    merge(found).into_iter().map(|(hole, expired)| hole_summary(hole, expired, gaps, size)).collect()
 }
 
-/// Two paths may see different parts of one hole.
-fn merge(holes: BTreeSet<Hole>) -> Vec<Hole> {
-    let mut merged: Vec<Hole> = Vec::new();
-    for hole in holes {
+/// Two paths may see different parts of one hole; and if it is a loss for one of them, it is one.
+fn merge(holes: BTreeSet<(Hole, bool)>) -> Vec<(Hole, bool)> {
+    let mut merged: Vec<(Hole, bool)> = Vec::new();
+    for (hole, expired) in holes {
         match merged.last_mut() {
-            Some(last) if last.timeline == hole.timeline && hole.first <= last.last.saturating_add(1) => {
+            Some((last, both))
+                if last.timeline == hole.timeline && hole.first <= last.last.saturating_add(1) =>
+            {
                 last.last = last.last.max(hole.last);
+                *both &= expired;
             }
-            _ => merged.push(hole),
+            _ => merged.push((hole, expired)),
         }
     }
     merged
 }
 
-fn hole_summary(hole: Hole, gaps: &[Gap], size: SegmentSize) -> HoleSummary {
+fn hole_summary(hole: Hole, expired: bool, gaps: &[Gap], size: SegmentSize) -> HoleSummary {
     let (first_segment, last_segment) = hole.names(size);
     let (from_lsn, to_lsn) = hole.extent(size);
     let within = |gap: &&Gap| {
@@ -126,6 +164,7 @@ fn hole_summary(hole: Hole, gaps: &[Gap], size: SegmentSize) -> HoleSummary {
         };
         gap.first.timeline == hole.timeline && gap.numbers().is_ok_and(overlaps)
     };
+    let stories: Vec<String> = gaps.iter().filter(within).map(Gap::story).collect();
     HoleSummary {
         timeline: hole.timeline,
         first_segment,
@@ -133,20 +172,50 @@ fn hole_summary(hole: Hole, gaps: &[Gap], size: SegmentSize) -> HoleSummary {
         segments: hole.segments(),
         from_lsn,
         to_lsn,
-        stories: gaps.iter().filter(within).map(Gap::story).collect(),
+        expired: expired && stories.is_empty(),
+        stories,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pg::lsn::Lsn;
 
     #[test]
     fn what_two_paths_see_of_one_hole_is_one_hole() {
         let hole = |timeline, first, last| Hole { timeline: Timeline(timeline), first, last };
-        let seen =
-            [hole(1, 3, 4), hole(1, 3, 5), hole(1, 6, 6), hole(1, 9, 9), hole(2, 9, 9), hole(2, 10, 12)];
-        assert_eq!(merge(seen.into_iter().collect()), [hole(1, 3, 6), hole(1, 9, 9), hole(2, 9, 12)]);
+        let seen = [
+            (hole(1, 3, 4), true),
+            (hole(1, 3, 5), false),
+            (hole(1, 6, 6), true),
+            (hole(1, 9, 9), true),
+            (hole(2, 9, 9), true),
+            (hole(2, 10, 12), true),
+        ];
+        let merged = [(hole(1, 3, 6), false), (hole(1, 9, 9), true), (hole(2, 9, 12), true)];
+        assert_eq!(merge(seen.into_iter().collect()), merged);
         assert_eq!(merge(BTreeSet::new()), []);
+    }
+
+    #[test]
+    fn what_expire_leaves_out_lies_between_what_two_backups_need() {
+        let size = SegmentSize::try_from(1 << 20).expect("a size");
+        let backup = |segment: u64, segments: u64| Candidate {
+            label: "a".parse().expect("a name"),
+            start: Lsn((segment << 20) + 40),
+            start_timeline: Timeline(1),
+            consistent: Lsn(((segment + segments) << 20) - 9),
+            consistent_timeline: Timeline(1),
+            stop_time: time::Timestamp::UNIX_EPOCH,
+        };
+        let (old, new) = (backup(10, 2), backup(30, 1));
+        let expired = |first, last| is_expired(&(first..=last), &[&new, &old], size);
+        for first in 12..=14 {
+            assert!(expired(first, 29), "from {first}");
+        }
+        for (first, last) in [(15, 29), (11, 29), (12, 28), (12, 30), (31, 40), (2, 9)] {
+            assert!(!expired(first, last), "{first} to {last}");
+        }
     }
 }

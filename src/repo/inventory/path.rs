@@ -118,20 +118,30 @@ impl<'a> PathWal<'a> {
         self.pieces.iter().filter_map(newest).max()
     }
 
-    /// What is missing on the path, from its first segment on, or from `needed`, where a backup begins.
-    pub fn holes(&self, needed: Option<u64>) -> Vec<Hole> {
+    /// What is missing on the path, from its first segment on, or from `needed`, where a backup begins. Ranges may
+    /// cross from one timeline to the next.
+    pub fn missing(&self, needed: Option<u64>) -> Vec<RangeInclusive<u64>> {
         let Some(from) = self.first().into_iter().chain(needed).min() else { return Vec::new() };
         let before = self.newest_beginning().and_then(|beginning| beginning.checked_sub(1));
-        let Some(to) = self.newest(0).max(before).filter(|to| *to >= from) else { return Vec::new() };
-        let hole =
-            |timeline, gap: RangeInclusive<u64>| Hole { timeline, first: *gap.start(), last: *gap.end() };
-        self.within(&(from..=to))
-            .flat_map(|(timeline, part)| {
-                missing(part.clone(), self.of(timeline, &part))
-                    .into_iter()
-                    .map(move |gap| hole(timeline, gap))
-            })
-            .collect()
+        match self.newest(0).max(before).filter(|to| *to >= from) {
+            Some(to) => missing(from..=to, self.present(&(from..=to))),
+            None => Vec::new(),
+        }
+    }
+
+    /// The same in the files of each timeline.
+    pub fn holes(&self, needed: Option<u64>) -> Vec<Hole> {
+        self.missing(needed).iter().flat_map(|range| self.split(range)).collect()
+    }
+
+    /// The files in which a range is.
+    pub fn split(&self, range: &RangeInclusive<u64>) -> Vec<Hole> {
+        let hole = |(timeline, part): (Timeline, RangeInclusive<u64>)| Hole {
+            timeline,
+            first: *part.start(),
+            last: *part.end(),
+        };
+        self.within(range).map(hole).collect()
     }
 }
 
