@@ -19,3 +19,4 @@ pub mod spool;
 pub mod store;
 pub mod threads;
 pub mod words;
+pub mod throttle;

@@ -20,7 +20,6 @@ mod same_host;
 mod server;
 mod session;
 mod sink;
-mod throttle;
 mod units;
 
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -42,6 +41,7 @@ use crate::repo::lease::{Lease, LeaseKind};
 use crate::repo::map::MapWriter;
 use crate::repo::pack::PackWriter;
 use crate::repo::{Cluster, ClusterHeader, Repository, sweep};
+use crate::throttle::Throttle;
 use archive::{Archive, Needed};
 use copy::{ConfigFile, CopiedFiles, Skipped, Source};
 use header::Facts;
@@ -52,7 +52,6 @@ pub use report::Report;
 use server::Server;
 use session::{BackupMode, Stopped};
 use sink::{Sink, Suspects};
-use throttle::Throttle;
 
 /// What the command line asks for.
 #[derive(Clone)]

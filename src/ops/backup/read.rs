@@ -17,7 +17,6 @@ use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::pages::{BadPage, PageChecks};
-use super::throttle::Throttle;
 use super::units::{Piece, Step, Unit};
 use crate::error::{Error, IoContext, Result};
 use crate::interrupt::Interrupt;
@@ -27,6 +26,7 @@ use crate::pipe::frame::{Compressor, FRAME_SIZE};
 use crate::progress::Progress;
 use crate::repo::map::{Attributes, MapPath, Root, SLICE_SIZE};
 use crate::repo::pack::{FrameLocation, PackWriter};
+use crate::throttle::Throttle;
 
 /// What all workers of a run share.
 pub struct Reading<'a> {

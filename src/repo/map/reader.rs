@@ -83,6 +83,16 @@ impl MapReader {
             .map_err(|error| in_map(error, &name()))
     }
 
+    /// Bytes of a chunk as stored; 0 when there is no such chunk.
+    pub fn stored_bytes(&self, index: usize) -> u64 {
+        self.chunks.get(index).map_or(0, |chunk| u64::from(chunk.line.stored))
+    }
+
+    /// What a chunk begins with, by the list: known even when the chunk itself can't be read.
+    pub fn first_path(&self, index: usize) -> Option<&MapPath> {
+        self.chunks.get(index).map(|chunk| &chunk.first)
+    }
+
     /// All chunks, in order.
     pub fn iter(&self) -> impl Iterator<Item = Result<Chunk>> {
         (0..self.chunks()).map(|index| self.read_chunk(index))

@@ -5,7 +5,6 @@ use std::num::{NonZeroU64, NonZeroUsize};
 
 use super::*;
 use crate::interrupt::Interrupt;
-use crate::ops::backup::throttle::Throttle;
 use crate::pg::version::PgMajor;
 use crate::pipe::digest::SliceDigest;
 use crate::progress::{Display, Progress};
@@ -13,6 +12,7 @@ use crate::repo::fixture;
 use crate::repo::layout::Id;
 use crate::repo::map::{Entry, MapReader, Slice};
 use crate::repo::pack::PackReader;
+use crate::throttle::Throttle;
 
 struct Fixture {
     repo: fixture::Fixture,

@@ -1,4 +1,4 @@
-//! `--rate-limit`: at most so many bytes are read in a second, by all workers together.
+//! Rate limits: at most so many bytes are read in a second, by all workers together.
 //!
 //! Each read is given the time at which it may begin: the end of what was granted before it. Nothing is
 //! saved up while the workers do something else.
