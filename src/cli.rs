@@ -11,6 +11,7 @@ pub mod manual;
 pub mod pin;
 pub mod present;
 pub mod restore;
+pub mod verify;
 pub mod wal_fetch;
 pub mod wal_push;
 pub mod wal_receive;

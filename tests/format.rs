@@ -16,6 +16,7 @@ use pgark::ops::restore::place::Places;
 use pgark::pg::oid::Oid;
 use pgark::progress::{Display, Progress};
 use pgark::repo::backup::{self, BackupHeader};
+use pgark::repo::verified::{self, Stage};
 use pgark::repo::{Cluster, gap, lease, pack};
 
 use golden::{cluster, golden};
@@ -53,6 +54,20 @@ fn a_gap_of_version_1_says_what_was_dropped() {
     assert_eq!(gap.first.to_string(), "00000001000000000000000D");
     assert_eq!(gap.numbers().expect("possible"), 13..=13);
     assert_eq!((gap.since, gap.host.as_str()), ("2026-11-23T03:00:00Z".parse().expect("a time"), "db1"));
+}
+
+#[test]
+fn records_of_verifications_of_version_1_say_what_was_found() {
+    let pack = "0123456789abcdef0123456789abcdef-00000000".parse().expect("an id");
+    let verifications = verified::verifications(&cluster()).expect("readable");
+    let [verification] = verifications.as_slice() else { panic!("{} records", verifications.len()) };
+    assert_eq!((verification.record.damaged, verification.record.sound), (1, false));
+    assert_eq!(verification.record.lost_backups_first, [label()]);
+    let (position, ids) = verified::position(&cluster()).expect("readable");
+    let reached = position.and_then(|position| position.reached).expect("a place");
+    assert_eq!((reached.stage, reached.part, ids.len()), (Stage::Packs, 1, 1));
+    let damaged = verified::damaged_packs(&cluster()).expect("readable");
+    assert_eq!((damaged[&pack].frames.clone(), damaged[&pack].whole), ([0].into(), false));
 }
 
 #[test]

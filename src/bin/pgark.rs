@@ -6,6 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use pgark::cli::info::InfoArgs;
 use pgark::cli::manual::{CompletionArgs, ManArgs};
 use pgark::cli::pin::{PinArgs, UnpinArgs};
+use pgark::cli::verify::VerifyArgs;
 use pgark::cli::{self, Common, HasCommon};
 use pgark::error::Kind;
 use pgark::ops;
@@ -34,6 +35,8 @@ enum Verb {
     Pin(PinArgs),
     /// Let `pgark expire` decide about a backup again
     Unpin(UnpinArgs),
+    /// Read what is stored back, check it, and say what is damaged and what that costs
+    Verify(VerifyArgs),
 }
 
 impl HasCommon for Args {
@@ -50,5 +53,6 @@ fn main() -> ExitCode {
         Verb::Man(man) => man.run(Args::command()),
         Verb::Pin(pin) => pin.run(config),
         Verb::Unpin(unpin) => unpin.run(config),
+        Verb::Verify(verify) => verify.run(&args.common, config),
     })
 }

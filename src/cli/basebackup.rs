@@ -102,7 +102,7 @@ impl BasebackupArgs {
     }
 }
 
-fn rate(text: &str) -> std::result::Result<NonZeroU64, String> {
+pub(super) fn rate(text: &str) -> std::result::Result<NonZeroU64, String> {
     let bytes = parse_memory(text, MemoryUnit::Bytes).map_err(|error| error.to_string())?;
     NonZeroU64::new(bytes).ok_or_else(|| "nothing could ever be read".to_string())
 }

@@ -5,6 +5,7 @@ pub mod info;
 pub mod init;
 pub mod pin;
 pub mod restore;
+pub mod verify;
 pub mod wal_fetch;
 pub mod wal_push;
 pub mod wal_receive;

@@ -60,25 +60,9 @@ impl<'a> Catalog<'a> {
         Ok(timelines)
     }
 
-    /// The path that led to a timeline. None when its history file is not there; timeline 1 has none and
-    /// needs none.
+    /// See [`history`].
     pub fn history(&self, timeline: Timeline) -> Result<Option<TimelineHistory>> {
-        if timeline == Timeline(1) {
-            return Ok(Some(TimelineHistory::without_parents(timeline)));
-        }
-        let key = self.cluster.layout().history(timeline)?;
-        let store = self.cluster.store();
-        let read = store.head(&key).and_then(|meta| match meta.size {
-            0..=MAX_HISTORY => store.get(&key),
-            size => Err(Error::corrupt(format!("{} is no history file: {size} bytes", store.name(&key)))),
-        });
-        match read {
-            Ok(content) => TimelineHistory::parse(timeline, &content)
-                .map(Some)
-                .map_err(|error| error.context(store.name(&key))),
-            Err(error) if error.kind() == Kind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        history(self.cluster, timeline)
     }
 
     /// The paths to all timelines whose history is known.
@@ -177,6 +161,27 @@ impl Shelf {
             self.place = Some(place);
         }
         Ok(self.names.binary_search(&name).is_ok())
+    }
+}
+
+/// The path that led to a timeline. None when its history file is not there; timeline 1 has none and
+/// needs none.
+pub fn history(cluster: &Cluster, timeline: Timeline) -> Result<Option<TimelineHistory>> {
+    if timeline == Timeline(1) {
+        return Ok(Some(TimelineHistory::without_parents(timeline)));
+    }
+    let key = cluster.layout().history(timeline)?;
+    let store = cluster.store();
+    let read = store.head(&key).and_then(|meta| match meta.size {
+        0..=MAX_HISTORY => store.get(&key),
+        size => Err(Error::corrupt(format!("{} is no history file: {size} bytes", store.name(&key)))),
+    });
+    match read {
+        Ok(content) => TimelineHistory::parse(timeline, &content)
+            .map(Some)
+            .map_err(|error| error.context(store.name(&key))),
+        Err(error) if error.kind() == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

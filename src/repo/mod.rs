@@ -26,6 +26,7 @@ pub mod segment;
 pub mod streamed;
 pub mod sweep;
 mod trailer;
+pub mod verified;
 
 use serde::{Deserialize, Serialize};
 

@@ -62,6 +62,15 @@ impl Ends {
         self.refused.extend(refused.map(|(timeline, part)| (timeline, (part, why.to_string()))));
     }
 
+    /// Does not use this one.
+    pub fn refuse(&mut self, part: StreamedPart, why: &str) {
+        let timeline = part.segment.timeline;
+        if self.usable.get(&timeline) == Some(&part) {
+            self.usable.remove(&timeline);
+            self.refused.insert(timeline, (part, why.to_string()));
+        }
+    }
+
     /// The part that ends a timeline.
     pub fn of(&self, timeline: Timeline) -> Option<StreamedPart> {
         self.usable.get(&timeline).copied()
