@@ -18,5 +18,5 @@ pub mod repo;
 pub mod spool;
 pub mod store;
 pub mod threads;
-pub mod words;
 pub mod throttle;
+pub mod words;
