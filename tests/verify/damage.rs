@@ -365,7 +365,7 @@ fn what_servers_filled_is_sound() {
 fn damage_to_a_backup_costs_that_backup() {
     for row in BACKUPS {
         let (_, verified) = finds(row);
-        assert_eq!(verified.windows("before").is_empty(), false, "{}", row.name);
+        assert!(!verified.windows("before").is_empty(), "{}", row.name);
     }
 }
 
