@@ -10,12 +10,15 @@ use super::backup::{self, *};
 use super::layout::{Id, Name};
 use super::map::{MapSummary, MapWriter};
 use super::pack::PackSummary;
+use super::trailer::{self, Sealed};
 use super::{Cluster, Repository, init};
 use crate::location::Location;
 use crate::pg::lsn::{Lsn, SegmentSize, SystemId, Timeline};
 use crate::pg::names::SegmentName;
 use crate::pg::page::BlockSize;
 use crate::pg::version::PgMajor;
+use crate::pipe::digest::Sha256Digest;
+use crate::pipe::frame::Compressor;
 use crate::store::Key;
 
 /// A repository with one cluster, gone when dropped.
@@ -56,6 +59,31 @@ impl Fixture {
         let mut files: Vec<String> = files.collect();
         files.sort();
         files
+    }
+
+    /// A map of one chunk with these lines, whatever they say. `first` is the path with which it begins.
+    pub fn raw_map(&self, label: &str, first: &str, lines: &str) -> MapSummary {
+        let frame =
+            |raw: &[u8]| Compressor::new(1).and_then(|mut c| c.compress(raw, Vec::new())).expect("a frame");
+        let chunk = frame(lines.as_bytes());
+        let (stored, raw, sha256) = (chunk.stored.len(), chunk.raw_size, chunk.sha256);
+        let line =
+            serde_json::json!({ "offset": 0, "stored": stored, "raw": raw, "sha256": sha256, "path": first });
+        let list = frame(format!("{line}\n").as_bytes());
+        let end = trailer::seal(Sealed::Map, &list, stored as u64).expect("sealed");
+        let object = [chunk.stored, end].concat();
+        let key = self.cluster.layout().backup_map(&name(label)).expect("key");
+        let summary = MapSummary {
+            size: object.len() as u64,
+            sha256: Sha256Digest::of(&object),
+            list_sha256: list.sha256,
+            chunks: 1,
+            files: 1,
+            directories: 0,
+            raw_bytes: 0,
+        };
+        self.cluster.store().create(&key, object).expect("created");
+        summary
     }
 
     /// A backup of nothing that lists these packs, complete with its map.

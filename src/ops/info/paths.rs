@@ -10,6 +10,7 @@ use super::listed::ListedArchive;
 use super::summary::{Ancestor, HoleSummary, PathSummary, WindowSummary};
 use crate::error::{Error, Result};
 use crate::ops::restore::choose::{Archive, Candidate, on_path};
+use crate::ops::restore::left_out;
 use crate::ops::restore::window::{self, Window};
 use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::{SegmentSize, Timeline};
@@ -97,25 +98,10 @@ fn missing_on(
     size: SegmentSize,
 ) -> Vec<Missing> {
     let backups = on_path(backups, path);
-    let expired = |range: &RangeInclusive<u64>| is_expired(range, &backups, size);
+    let expired = |range: &RangeInclusive<u64>| left_out::is_expired(range, &backups, size);
     let missing = wal.missing(needed(&backups, size)).into_iter();
     missing.map(|range| Missing { expired: expired(&range), range }).collect()
 }
-
-/// Of a backup that is kept beyond the recovery window `pgark expire` keeps only the WAL that makes it consistent. So
-/// what it deletes begins right behind that, and ends right before the WAL of another backup.
-fn is_expired(range: &RangeInclusive<u64>, backups: &[&Candidate], size: SegmentSize) -> bool {
-    let ends = |backup: &&Candidate| range.end().checked_add(1) == Some(size.segment_of(backup.start));
-    let begins = |backup: &&Candidate| {
-        let past = range.start().checked_sub(size.segment_before(backup.consistent));
-        past.is_some_and(|past| (1..=MAY_FOLLOW).contains(&past))
-    };
-    backups.iter().any(ends) && backups.iter().any(begins)
-}
-
-/// The first segment that a consistent backup does not need is this many behind the one in which it becomes so, at
-/// most: the record that follows is needed too, and may lie in one of the next.
-const MAY_FOLLOW: u64 = 3;
 
 /// What is missing on any path, and why, as far as records tell. A timeline whose history is not known is judged
 /// by its own segments.
@@ -180,7 +166,6 @@ fn hole_summary(hole: Hole, expired: bool, gaps: &[Gap], size: SegmentSize) -> H
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pg::lsn::Lsn;
 
     #[test]
     fn what_two_paths_see_of_one_hole_is_one_hole() {
@@ -196,26 +181,5 @@ mod tests {
         let merged = [(hole(1, 3, 6), false), (hole(1, 9, 9), true), (hole(2, 9, 12), true)];
         assert_eq!(merge(seen.into_iter().collect()), merged);
         assert_eq!(merge(BTreeSet::new()), []);
-    }
-
-    #[test]
-    fn what_expire_leaves_out_lies_between_what_two_backups_need() {
-        let size = SegmentSize::try_from(1 << 20).expect("a size");
-        let backup = |segment: u64, segments: u64| Candidate {
-            label: "a".parse().expect("a name"),
-            start: Lsn((segment << 20) + 40),
-            start_timeline: Timeline(1),
-            consistent: Lsn(((segment + segments) << 20) - 9),
-            consistent_timeline: Timeline(1),
-            stop_time: time::Timestamp::UNIX_EPOCH,
-        };
-        let (old, new) = (backup(10, 2), backup(30, 1));
-        let expired = |first, last| is_expired(&(first..=last), &[&new, &old], size);
-        for first in 12..=14 {
-            assert!(expired(first, 29), "from {first}");
-        }
-        for (first, last) in [(15, 29), (11, 29), (12, 28), (12, 30), (31, 40), (2, 9)] {
-            assert!(!expired(first, last), "{first} to {last}");
-        }
     }
 }

@@ -14,6 +14,7 @@ pub mod directory;
 mod durability;
 pub mod files;
 mod follow;
+pub mod left_out;
 mod libraries;
 pub mod memory;
 mod neighbours;

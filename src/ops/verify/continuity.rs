@@ -1,16 +1,15 @@
 //! Is the WAL continuous, along each timeline path, from the oldest backup on it to the newest segment? What is missing
 //! in between is a hole: no restore gets past it.
 //!
-//! One kind of hole is no finding: what retention leaves between an old backup that is kept for itself, with just the
-//! WAL that makes it consistent, and the first backup of the window behind it. It begins right behind what a backup
-//! needs and ends right before the start of another.
+//! One kind of hole is no finding: what `pgark expire` leaves out behind a backup that is kept for itself.
 
 use std::collections::BTreeMap;
 
 use crate::error::Result;
 use crate::ops::restore::choose::{Candidate, on_path};
+use crate::ops::restore::left_out;
 use crate::pg::history::TimelineHistory;
-use crate::pg::lsn::{Lsn, SegmentSize, Timeline};
+use crate::pg::lsn::Timeline;
 use crate::pg::names::SegmentName;
 use crate::repo::catalog::Catalog;
 
@@ -56,7 +55,7 @@ pub fn holes(
                     first: catalog.name_on(path, first),
                     last: catalog.name_on(path, last),
                     numbers: (first, last),
-                    retention: is_retention(&backups, size, first, last),
+                    retention: left_out::is_expired(&(first..=last), &backups, size),
                 };
                 // What two paths share was found on the first of them.
                 if found.len() < super::findings::NAMED && found.insert(hole.first, ()).is_none() {
@@ -109,20 +108,6 @@ fn numbers(
         }
     }
     Ok(())
-}
-
-/// Whether retention leaves such a hole: no backup needs it, it begins right behind what one needs (a segment more may
-/// hold the record behind the backup's end), and behind it another backup starts.
-fn is_retention(backups: &[&Candidate], size: SegmentSize, first: u64, last: u64) -> bool {
-    let needed = |backup: &Candidate| size.segment_of(backup.start)..=size.segment_before(backup.consistent);
-    let harmed = |backup: &&Candidate| *needed(backup).start() <= last && *needed(backup).end() >= first;
-    let ends_before = |backup: &&Candidate| {
-        let behind = size.segment_of(Lsn(backup.consistent.0));
-        let present = first.saturating_sub(1);
-        (*needed(backup).end()..=behind.saturating_add(1)).contains(&present)
-    };
-    let starts_behind = |backup: &&Candidate| *needed(backup).start() == last.saturating_add(1);
-    !backups.iter().any(harmed) && backups.iter().any(ends_before) && backups.iter().any(starts_behind)
 }
 
 #[cfg(test)]
@@ -180,7 +165,7 @@ mod tests {
             [hole("000000010000000000000006", 3, true)],
             "the record behind its end"
         );
-        assert_eq!(look(&[3, 4, 5, 6, 9]), [hole("000000010000000000000007", 2, false)]);
+        assert_eq!(look(&[3, 4, 5, 6, 7, 9]), [hole("000000010000000000000008", 1, false)]);
         assert_eq!(look(&[3, 4, 8, 9]), [hole("000000010000000000000005", 3, false)]);
         assert_eq!(look(&[3, 9]), [hole("000000010000000000000004", 5, false)], "the old one needs it");
     }

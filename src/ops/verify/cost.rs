@@ -105,9 +105,14 @@ impl Ledger<'_> {
             None => Ok(None),
         };
         cost.holes = continuity::holes(&catalog, self.histories, &candidates, streamed)?;
+        for hole in &mut cost.holes.first {
+            if let Some(story) = all.why_missing(hole.first) {
+                // Dropped WAL is a loss wherever it lies.
+                hole.retention = false;
+                cost.stories.insert(hole.first, story);
+            }
+        }
         let findings: Vec<Hole> = cost.holes.first.iter().filter(|hole| !hole.retention).cloned().collect();
-        let stories = findings.iter().filter_map(|hole| Some((hole.first, all.why_missing(hole.first)?)));
-        cost.stories = stories.collect();
         let undamaged = Lens { archive: &all, view: View::Whole(&findings) };
         cost.before = window::windows(&undamaged, self.histories, &candidates)?;
         cost.after = window::windows(&damaged, self.histories, &good)?;

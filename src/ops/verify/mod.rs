@@ -18,6 +18,8 @@ mod packs;
 mod plan;
 pub mod report;
 mod system;
+#[cfg(test)]
+mod tests;
 mod wal;
 
 use std::num::{NonZeroU64, NonZeroUsize};

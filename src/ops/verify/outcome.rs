@@ -171,7 +171,7 @@ impl Outcome {
 }
 
 /// What vanished while it was read was perhaps of a backup that is still there.
-fn recheck(context: &Context<'_>, labels: &[Name]) -> Result<()> {
+pub(super) fn recheck(context: &Context<'_>, labels: &[Name]) -> Result<()> {
     if !context.findings.saw_vanishing() {
         return Ok(());
     }
