@@ -10,6 +10,7 @@ pub mod info;
 pub mod manual;
 pub mod pin;
 pub mod present;
+pub mod repo;
 pub mod restore;
 pub mod verify;
 pub mod wal_fetch;

@@ -8,6 +8,9 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
 use crate::error::{Error, IoContext, Result};
 
 /// Makes the entries of a directory durable.
@@ -90,12 +93,34 @@ impl StagedFile {
         Ok(())
     }
 
+    /// As [`StagedFile::publish`], unless something has the final name already: that is a conflict.
+    pub fn publish_new(mut self) -> Result<()> {
+        self.sync()?;
+        let (staged, target) = (std::mem::take(&mut self.staged), self.target.clone());
+        match renameat_with(CWD, &staged, CWD, &target, RenameFlags::NOREPLACE) {
+            Ok(()) => sync_dir(parent(&target)),
+            Err(cause) => {
+                // Removed when this is dropped.
+                self.staged = staged;
+                Err(match cause {
+                    Errno::EXIST => Error::conflict(format!("{} exists already", target.display())),
+                    cause => Error::io(format!("create {}", target.display()), &cause.into()),
+                })
+            }
+        }
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        match self.file.take() {
+            Some(file) => file.sync_all().doing(|| format!("make {} durable", self.staged.display())),
+            None => Ok(()),
+        }
+    }
+
     /// fsync, rename to the final name (replacing what is there), fsync of the directory.
     pub fn publish(mut self) -> Result<()> {
         let target = self.target.clone();
-        if let Some(file) = self.file.take() {
-            file.sync_all().doing(|| format!("make {} durable", self.staged.display()))?;
-        }
+        self.sync()?;
         fs::rename(&self.staged, &target)
             .doing(|| format!("rename {} to {}", self.staged.display(), target.display()))?;
         self.staged = PathBuf::new();
@@ -154,6 +179,13 @@ mod tests {
         staged.write_all(b"half").expect("written");
         drop(staged);
         assert!(entries(dir.path()).is_empty());
+        let mut staged = StagedFile::create(&target, 0o600).expect("created");
+        staged.write_all(b"first").expect("written");
+        staged.publish_new().expect("published");
+        let staged = StagedFile::create(&target, 0o600).expect("created");
+        let taken = staged.publish_new().expect_err("the name is taken");
+        assert_eq!(taken.kind(), crate::error::Kind::Conflict);
+        assert_eq!(fs::read(&target).expect("read"), b"first");
         write_file(&target, b"whole", 0o600).expect("written");
         assert_eq!(entries(dir.path()), ["a file's \"name\""]);
         assert_eq!(fs::read(&target).expect("read"), b"whole");

@@ -6,6 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use pgark::cli::info::InfoArgs;
 use pgark::cli::manual::{CompletionArgs, ManArgs};
 use pgark::cli::pin::{PinArgs, UnpinArgs};
+use pgark::cli::repo::RepoArgs;
 use pgark::cli::verify::VerifyArgs;
 use pgark::cli::{self, Common, HasCommon};
 use pgark::error::Kind;
@@ -33,6 +34,8 @@ enum Verb {
     Man(ManArgs),
     /// Keep a backup from being expired, or list what is kept
     Pin(PinArgs),
+    /// Look at stored objects by their keys
+    Repo(RepoArgs),
     /// Let `pgark expire` decide about a backup again
     Unpin(UnpinArgs),
     /// Read what is stored back, check it, and say what is damaged and what that costs
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Verb::Init => ops::init::run(config).and_then(|initialised| cli::print(&initialised.id())),
         Verb::Man(man) => man.run(Args::command()),
         Verb::Pin(pin) => pin.run(config),
+        Verb::Repo(repo) => repo.run(config),
         Verb::Unpin(unpin) => unpin.run(config),
         Verb::Verify(verify) => verify.run(&args.common, config),
     })

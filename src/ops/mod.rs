@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod info;
 pub mod init;
+pub mod look;
 pub mod pin;
 pub mod restore;
 pub mod verify;

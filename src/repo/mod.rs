@@ -27,6 +27,7 @@ pub mod streamed;
 pub mod sweep;
 mod trailer;
 pub mod verified;
+pub mod wal_object;
 
 use serde::{Deserialize, Serialize};
 

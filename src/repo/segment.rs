@@ -9,6 +9,7 @@
 //! Refuses other content under an existing name. Invariant: what `put_*` reported as stored is durable, and
 //! what [`read`] wrote into its sink before it returned success is to be thrown away.
 
+mod examine;
 mod sealed;
 
 use std::fs::File;
@@ -24,9 +25,11 @@ use crate::pg::names::{SegmentName, WalFile};
 use crate::pg::wal::SegmentFacts;
 use crate::pipe::compress::{Body, Compressed};
 use crate::pipe::decompress::decompress;
-use crate::pipe::digest::{RawDigest, RawHasher, Sha256Digest};
+use crate::pipe::digest::{RawDigest, Sha256Digest};
 use crate::pipe::unpack::{Unpacked, unpack};
 use crate::store::{Created, Key, ObjectReader};
+pub use examine::Before;
+pub(super) use examine::{examine_key, expect_timeline};
 pub use sealed::{Extent, HEADER_SIZE, StoredSegment};
 use sealed::{MAX_MORE, seal, unseal};
 
@@ -191,93 +194,6 @@ pub(super) fn read_key(
     expect_name(cluster, key, &header, expected)?;
     decompress(&mut reader, sink, header.expected(), &cluster.store().name(key))?;
     Ok(header)
-}
-
-/// Reads the object of a key through, with every check: the header, the stored bytes, what they decompress to,
-/// the facts behind them. `before` is told how many bytes are about to be read.
-pub(super) fn examine_key(
-    cluster: &Cluster,
-    key: &Key,
-    expected: &str,
-    before: &mut Before<'_>,
-) -> Result<StoredSegment> {
-    let name = cluster.store().name(key);
-    let (mut header, mut reader) = open(cluster, key)?;
-    expect_name(cluster, key, &header, expected)?;
-    before(header.data.size)?;
-    let mut raw = RawHasher::default();
-    decompress(&mut reader, &mut Digesting(&mut raw), header.expected(), &name)?;
-    let raw = raw.finish();
-    if raw != header.blake3 {
-        return Err(Error::corrupt(format!(
-            "{name} is damaged: the BLAKE3 of what it holds is {raw}, but should be {}",
-            header.blake3
-        )));
-    }
-    if let Some(more) = header.more {
-        header.facts = read_more(cluster, key, more)?;
-    }
-    Ok(header)
-}
-
-/// Is told how many stored bytes are about to be read; an error keeps them from being read.
-pub type Before<'a> = dyn FnMut(u64) -> Result<()> + 'a;
-
-/// Takes bytes for their digest alone.
-struct Digesting<'a>(&'a mut RawHasher);
-
-impl Write for Digesting<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Checks all of a stored segment; [`Kind::NotFound`] only when it is not there.
-pub fn examine(cluster: &Cluster, segment: SegmentName, before: &mut Before<'_>) -> Result<StoredSegment> {
-    let key = cluster.layout().segment(segment)?;
-    let header = examine_key(cluster, &key, &segment.to_string(), before)?;
-    expect_timeline(cluster, &key, header, segment)
-}
-
-/// Checks all of a stored `.partial`, of which there may be several: `digest` is the one in its key.
-pub fn examine_partial(
-    cluster: &Cluster,
-    segment: SegmentName,
-    digest: &str,
-    before: &mut Before<'_>,
-) -> Result<StoredSegment> {
-    let key = cluster.layout().partial(segment, digest)?;
-    let header = examine_key(cluster, &key, &WalFile::Partial(segment).to_string(), before)?;
-    if partial_suffix(header.blake3) != digest {
-        return Err(Error::corrupt(format!(
-            "{} holds bytes of the BLAKE3 {}, expected one that begins with {digest}",
-            cluster.store().name(&key),
-            header.blake3
-        )));
-    }
-    expect_timeline(cluster, &key, header, segment)
-}
-
-pub(super) fn expect_timeline(
-    cluster: &Cluster,
-    key: &Key,
-    header: StoredSegment,
-    segment: SegmentName,
-) -> Result<StoredSegment> {
-    if header.timeline == segment.timeline {
-        return Ok(header);
-    }
-    Err(Error::corrupt(format!(
-        "{} says that it is of timeline {}, expected {}",
-        cluster.store().name(key),
-        header.timeline,
-        segment.timeline
-    )))
 }
 
 fn expect_name(cluster: &Cluster, key: &Key, header: &StoredSegment, expected: &str) -> Result<()> {

@@ -61,7 +61,7 @@ impl StreamedPart {
     }
 
     /// What the object says of itself.
-    fn name(self) -> String {
+    pub(super) fn name(self) -> String {
         format!("{}.streamed", self.segment)
     }
 
@@ -189,19 +189,8 @@ pub fn read_header(cluster: &Cluster, part: StreamedPart) -> Result<StoredSegmen
     check(part, &header).map(|()| header)
 }
 
-/// Checks all of a stored part; `Kind::NotFound` only when it is not there.
-pub fn examine(
-    cluster: &Cluster,
-    part: StreamedPart,
-    before: &mut segment::Before<'_>,
-) -> Result<StoredSegment> {
-    let key = part.key(cluster)?;
-    let header = segment::examine_key(cluster, &key, &part.name(), before)?;
-    check(part, &header)?;
-    segment::expect_timeline(cluster, &key, header, part.segment)
-}
-
-fn check(part: StreamedPart, header: &StoredSegment) -> Result<()> {
+/// The header says of a part what its key says.
+pub(super) fn check(part: StreamedPart, header: &StoredSegment) -> Result<()> {
     part.bytes(header.segment_size)?;
     if header.streamed_to == Some(part.end) {
         return Ok(());

@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::backups::{self, OpenMap};
 use super::context::Context;
 use super::packs::{self, OpenPack};
-use super::wal::WalObject;
+use super::wal::Archived;
 use crate::error::Result;
 use crate::ident::Name;
 use crate::pg::history::TimelineHistory;
@@ -20,6 +20,7 @@ use crate::pg::lsn::Timeline;
 use crate::repo::catalog::{self, Catalog};
 use crate::repo::layout::{self, PackId};
 use crate::repo::verified::{Place, Stage};
+use crate::repo::wal_object::WalObject;
 use crate::store::Key;
 
 /// Names of segments that are made at a time.
@@ -28,7 +29,7 @@ const PATH_RUN: u64 = 256;
 /// A piece of work.
 pub enum Unit {
     Chunk(Arc<OpenMap>, usize),
-    Wal(Key, WalObject),
+    Wal(Key, Archived),
     Frames(Arc<OpenPack>, Range<usize>),
 }
 
@@ -186,7 +187,7 @@ impl Plan {
     fn add_log(&mut self, context: &Context<'_>, timeline: Timeline, log: u32) -> Result<()> {
         let level = context.cluster.store().level(&context.cluster.layout().log(timeline, log)?)?;
         for object in level.objects {
-            match WalObject::parse(&object.key, (timeline, log)) {
+            match Archived::parse(&object.key, (timeline, log)) {
                 Some(wal) => self.push(place(Stage::Wal, &object.key, 0), Unit::Wal(object.key, wal)),
                 None => context.findings.foreign(&object.key),
             }
@@ -206,7 +207,7 @@ impl Plan {
         for number in first..=until {
             let name = Catalog::new(context.cluster, size).name_on(&path, number);
             let key = context.cluster.layout().segment(name)?;
-            self.push(place(Stage::Wal, &key, 0), Unit::Wal(key, WalObject::Segment(name)));
+            self.push(place(Stage::Wal, &key, 0), Unit::Wal(key, Archived::Wal(WalObject::Segment(name))));
         }
         if until < last {
             self.steps.push_front(Step::Path(path, until.saturating_add(1)..=last));

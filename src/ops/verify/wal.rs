@@ -7,78 +7,56 @@ use crate::error::{Error, Kind, Result};
 use crate::pg::label::BackupHistory;
 use crate::pg::lsn::Timeline;
 use crate::pg::names::{SegmentName, WalFile};
-use crate::repo::layout;
-use crate::repo::segment::{self, StoredSegment};
-use crate::repo::streamed::{self, StreamedPart};
+use crate::repo::segment::StoredSegment;
+use crate::repo::wal_object::WalObject;
 use crate::store::Key;
 
 /// Longer than any backup history file.
 const MAX_BACKUP_HISTORY: u64 = 64 << 10;
 
-/// What a key below `wal/<T>/<X>` names.
+/// What lies in a directory of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WalObject {
-    Segment(SegmentName),
-    Partial(SegmentName, String),
-    Streamed(StreamedPart),
+pub enum Archived {
+    Wal(WalObject),
     BackupHistory(SegmentName, u32),
 }
 
-impl WalObject {
+impl Archived {
     /// None: no object of ours, or not where it belongs.
     pub fn parse(key: &Key, place: (Timeline, u32)) -> Option<Self> {
-        let object = Self::named(key)?;
-        let name = match &object {
-            Self::Segment(name) | Self::Partial(name, _) | Self::BackupHistory(name, _) => *name,
-            Self::Streamed(part) => part.segment,
+        let (name, object) = match (WalObject::parse(key), key.last().parse()) {
+            (Some(wal), _) => (wal.segment(), Self::Wal(wal)),
+            (None, Ok(WalFile::BackupHistory(name, offset))) => (name, Self::BackupHistory(name, offset)),
+            (None, _) => return None,
         };
         ((name.timeline, name.log) == place).then_some(object)
-    }
-
-    fn named(key: &Key) -> Option<Self> {
-        if let Some(name) = layout::parse_segment(key) {
-            return Some(Self::Segment(name));
-        }
-        if let Some((name, digest)) = layout::parse_partial(key) {
-            return Some(Self::Partial(name, digest.to_string()));
-        }
-        if let Some((segment, end)) = layout::parse_streamed(key) {
-            return Some(Self::Streamed(StreamedPart { segment, end }));
-        }
-        match key.last().parse() {
-            Ok(WalFile::BackupHistory(name, offset)) => Some(Self::BackupHistory(name, offset)),
-            _ => None,
-        }
     }
 
     /// What is lost with it.
     fn harm(&self) -> Harm {
         match self {
-            Self::Segment(name) => Harm::Segment(*name),
-            Self::Streamed(part) => Harm::Part(*part),
-            Self::Partial(..) | Self::BackupHistory(..) => Harm::Nothing,
+            Self::Wal(WalObject::Segment(name)) => Harm::Segment(*name),
+            Self::Wal(WalObject::Streamed(part)) => Harm::Part(*part),
+            Self::Wal(WalObject::Partial(..)) | Self::BackupHistory(..) => Harm::Nothing,
         }
     }
 }
 
 /// Checks one object.
-pub fn check(context: &Context<'_>, key: &Key, object: &WalObject) -> Result<()> {
-    let segments = u64::from(matches!(object, WalObject::Segment(_)));
+pub fn check(context: &Context<'_>, key: &Key, object: &Archived) -> Result<()> {
+    let segments = u64::from(matches!(object, Archived::Wal(WalObject::Segment(_))));
     context.findings.count(Counts { objects: 1, segments, ..Counts::default() });
-    context.settle(key, &object.harm(), examine(context, key, object))
-}
-
-fn examine(context: &Context<'_>, key: &Key, object: &WalObject) -> Result<()> {
-    let cluster = context.cluster;
-    let mut before = |bytes| context.about_to_read(bytes);
-    let header = match object {
-        WalObject::Segment(name) => segment::examine(cluster, *name, &mut before)?,
-        WalObject::Partial(name, digest) => segment::examine_partial(cluster, *name, digest, &mut before)?,
-        WalObject::Streamed(part) => streamed::examine(cluster, *part, &mut before)?,
-        WalObject::BackupHistory(name, offset) => {
-            return backup_history(context, key, WalFile::BackupHistory(*name, *offset));
+    let outcome = match object {
+        Archived::Wal(wal) => examine(context, key, wal),
+        Archived::BackupHistory(name, offset) => {
+            backup_history(context, key, WalFile::BackupHistory(*name, *offset))
         }
     };
+    context.settle(key, &object.harm(), outcome)
+}
+
+fn examine(context: &Context<'_>, key: &Key, wal: &WalObject) -> Result<()> {
+    let header = wal.examine(context.cluster, &mut |bytes| context.about_to_read(bytes))?;
     expect_size(context, key, &header)?;
     if let Some(first) = header.facts.damage.first.first() {
         let count = header.facts.damage.count;
@@ -123,17 +101,12 @@ mod tests {
 
     #[test]
     fn what_lies_in_the_wrong_place_is_no_object() {
-        let parse = |text: &str| WalObject::parse(&Key::new(text).expect("a key"), (Timeline(1), 0));
+        let parse = |text: &str| Archived::parse(&Key::new(text).expect("a key"), (Timeline(1), 0));
         let name: SegmentName = "000000010000000000000003".parse().expect("a name");
-        assert_eq!(parse("m/7/wal/x/000000010000000000000003.zst"), Some(WalObject::Segment(name)));
-        let partial = parse("m/7/wal/x/000000010000000000000003.partial.0011.zst");
-        assert_eq!(partial, Some(WalObject::Partial(name, "0011".into())));
+        let segment = Archived::Wal(WalObject::Segment(name));
+        assert_eq!(parse("m/7/wal/x/000000010000000000000003.zst"), Some(segment));
         let backup = parse("m/7/wal/x/000000010000000000000003.00000028.backup");
-        assert_eq!(backup, Some(WalObject::BackupHistory(name, 0x28)));
-        assert!(matches!(
-            parse("m/7/wal/x/000000010000000000000003.streamed.0000000003000100.zst"),
-            Some(WalObject::Streamed(_))
-        ));
+        assert_eq!(backup, Some(Archived::BackupHistory(name, 0x28)));
         for wrong in [
             "m/7/wal/x/000000020000000000000003.zst",
             "m/7/wal/x/000000010000000100000003.zst",
