@@ -77,7 +77,8 @@ fn finds(fixture: &Fixture, deep: bool, expected: &str) {
 
 #[test]
 fn a_map_whose_frame_is_not_what_the_pack_lists_is_damaged() {
-    let changes: [(fn(&mut FrameLocation), &str); 4] = [
+    type Change = fn(&mut FrameLocation);
+    let changes: [(Change, &str); 4] = [
         (|frame| frame.offset = 1, "lists none there"),
         (|frame| frame.stored += 1, "but that pack lists one of"),
         (|frame| frame.raw += 1, "but that pack lists one of"),
