@@ -11,6 +11,7 @@ pub mod manual;
 pub mod pin;
 pub mod present;
 pub mod repo;
+pub mod report;
 pub mod restore;
 pub mod verify;
 pub mod wal_fetch;

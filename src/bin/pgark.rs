@@ -7,6 +7,7 @@ use pgark::cli::info::InfoArgs;
 use pgark::cli::manual::{CompletionArgs, ManArgs};
 use pgark::cli::pin::{PinArgs, UnpinArgs};
 use pgark::cli::repo::RepoArgs;
+use pgark::cli::report::ReportArgs;
 use pgark::cli::verify::VerifyArgs;
 use pgark::cli::{self, Common, HasCommon};
 use pgark::error::Kind;
@@ -36,6 +37,8 @@ enum Verb {
     Pin(PinArgs),
     /// Look at stored objects by their keys
     Repo(RepoArgs),
+    /// Write what there is, and where one can go back to, as a page for the browser
+    Report(ReportArgs),
     /// Let `pgark expire` decide about a backup again
     Unpin(UnpinArgs),
     /// Read what is stored back, check it, and say what is damaged and what that costs
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Verb::Man(man) => man.run(Args::command()),
         Verb::Pin(pin) => pin.run(config),
         Verb::Repo(repo) => repo.run(config),
+        Verb::Report(report) => report.run(config),
         Verb::Unpin(unpin) => unpin.run(config),
         Verb::Verify(verify) => verify.run(&args.common, config),
     })

@@ -5,6 +5,7 @@ pub mod info;
 pub mod init;
 pub mod look;
 pub mod pin;
+pub mod report;
 pub mod restore;
 pub mod verify;
 pub mod wal_fetch;

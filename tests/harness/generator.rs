@@ -103,7 +103,7 @@ impl Generator {
     }
 
     /// The timeline on which a segment is found, and the segment with which that one begins.
-    fn timeline(&self, number: u64) -> Timeline {
+    pub fn timeline(&self, number: u64) -> Timeline {
         let newest = (0..self.timelines).rev().find(|part| number >= self.number(*part, self.timelines));
         Timeline(u32::try_from(newest.unwrap_or(0) + 1).expect("few timelines"))
     }
@@ -210,8 +210,9 @@ impl Generator {
         number: u64,
     ) -> BackupHeader {
         let timeline = self.timeline(number);
-        let start = Lsn(number * SEGMENT + 0x28);
-        let stop = Lsn(number * SEGMENT + 0x200);
+        // Behind the middle of the segment, where timelines begin.
+        let start = Lsn(number * SEGMENT + 0xC0_0028);
+        let stop = Lsn(number * SEGMENT + 0xC0_0200);
         let stop_time = Timestamp::from_microsecond(microseconds(self.time(number))).expect("a time");
         let start_time = stop_time - Duration::from_secs(600);
         let own = packs.iter().filter(|pack| pack.id.backup == run);

@@ -66,6 +66,19 @@ fn a_backup_that_lacks_something_is_told_so() {
 }
 
 #[test]
+fn a_backup_on_a_timeline_without_history_is_told_so() {
+    let repo = small();
+    repo.damage(&repo.only("/wal/00000002.history"), Damage::Delete);
+    let found = incarnation(&repo);
+    assert_eq!(each(&found["backups"], "on_known_path"), [true, true, false]);
+    assert_eq!(each(&found["backups"], "missing_wal"), [&Value::Null; 3]);
+    assert_eq!(each(&found["timelines"], "history_known"), [true, false]);
+    let shown = text(&repo, &[]);
+    assert!(shown.contains("on no timeline whose history is known"), "{shown}");
+    assert!(shown.contains("its history is missing: nothing on it can be restored"), "{shown}");
+}
+
+#[test]
 fn an_incarnation_that_cannot_be_understood_is_listed() {
     let repo = small();
     repo.damage(&repo.only("/cluster.json"), Damage::Truncate(10));

@@ -164,11 +164,17 @@ fn notes(backup: &BackupSummary, now: Timestamp, look: Look) -> String {
     notes.join(", ")
 }
 
+/// Why nothing can be restored from a backup whose own timeline's history, or that of all that follow, is missing.
+const NO_PATH: &str = "on no timeline whose history is known";
+
 /// What is wrong with a backup.
 pub fn faults(backup: &BackupSummary, look: Look) -> Vec<String> {
     let mut faults = Vec::new();
     if backup.missing_packs > 0 {
         faults.push(look.style.bad(format!("{} missing", counted(backup.missing_packs, "pack"))));
+    }
+    if !backup.on_known_path {
+        faults.push(look.style.bad(NO_PATH));
     }
     if let Some(segment) = backup.missing_wal {
         faults.push(look.style.bad(format!("its WAL {segment} is missing")));
@@ -258,15 +264,7 @@ fn holes(incarnation: &Incarnation, look: Look) -> String {
 
 fn unreadable(unreadable: &[Unreadable], look: Look) -> String {
     let line = |unreadable: &Unreadable| {
-        let kind = match unreadable.what {
-            What::Backup => "backup",
-            What::Cluster => "system identifier",
-            What::Gaps => "recorded gaps",
-            What::History => "history of timeline",
-            What::Leases => "leases",
-            What::Pins => "pins",
-            What::Windows => "the ends of windows",
-        };
+        let kind = unreadable.what.words();
         let name = unreadable.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
         format!("  {}: {}", look.style.bad(format!("{kind}{name}")), unreadable.error)
     };

@@ -139,6 +139,7 @@ fn summary(header: &BackupHeader, missing_packs: u64) -> BackupSummary {
         warnings: header.warnings.len() as u64,
         packs: header.packs.len() as u64,
         missing_packs,
+        on_known_path: true,
         missing_wal: None,
         host: header.host.clone(),
     }
@@ -150,28 +151,34 @@ pub fn look_for_wal(
     archive: &ListedArchive<'_>,
     histories: &BTreeMap<Timeline, TimelineHistory>,
 ) -> Result<()> {
+    // It needs no history, and so is known even when nothing of it is there.
+    let first = TimelineHistory::without_parents(Timeline(1));
     for (summary, candidate) in backups.summaries.iter_mut().zip(&backups.candidates) {
-        summary.missing_wal = missing_wal(candidate, archive, histories)?;
+        let leads_through =
+            |path: &&TimelineHistory| !on_path(std::slice::from_ref(candidate), path).is_empty();
+        let paths: Vec<&TimelineHistory> = histories.values().chain([&first]).filter(leads_through).collect();
+        summary.on_known_path = !paths.is_empty();
+        summary.missing_wal = missing_wal(candidate, archive, &paths)?;
     }
     Ok(())
 }
 
+/// None: along one of the paths everything is there, or there is no path.
 fn missing_wal(
     backup: &Candidate,
     archive: &ListedArchive<'_>,
-    histories: &BTreeMap<Timeline, TimelineHistory>,
+    paths: &[&TimelineHistory],
 ) -> Result<Option<SegmentName>> {
     let size = archive.segment_size();
     let from = size.segment_of(backup.start);
-    // Its timeline's path may not be known; then the first segment is as good as missing.
-    let mut missing = SegmentName::from_number(backup.start_timeline, from, size);
-    for path in histories.values().filter(|path| !on_path(std::slice::from_ref(backup), path).is_empty()) {
+    let mut missing = None;
+    for path in paths {
         let last = archive.last_contiguous(path, from)?;
         if last.is_some_and(|last| archive.end_of(path, last) >= backup.consistent) {
             return Ok(None);
         }
         let first_missing = last.map_or(from, |last| size.segment_of(archive.end_of(path, last)));
-        missing = missing.max(archive.name_on(path, first_missing));
+        missing = missing.max(Some(archive.name_on(path, first_missing)));
     }
-    Ok(Some(missing))
+    Ok(missing)
 }

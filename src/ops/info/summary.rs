@@ -91,6 +91,8 @@ pub struct BackupSummary {
     pub packs: u64,
     /// Packs that it refers to and that are not there: it can't be restored.
     pub missing_packs: u64,
+    /// Whether a path that is known leads through it. Otherwise a history is missing, and it can't be restored.
+    pub on_known_path: bool,
     /// The first segment that is missing of those without which the backup is not consistent.
     pub missing_wal: Option<SegmentName>,
     pub host: String,
@@ -99,7 +101,7 @@ pub struct BackupSummary {
 impl BackupSummary {
     /// Whether all that it needs is there, by name and size.
     pub fn is_whole(&self) -> bool {
-        self.missing_packs == 0 && self.missing_wal.is_none()
+        self.missing_packs == 0 && self.missing_wal.is_none() && self.on_known_path
     }
 }
 
@@ -272,7 +274,24 @@ pub enum What {
     History,
     Leases,
     Pins,
+    Records,
     Windows,
+}
+
+impl What {
+    /// What it is called before its name, if it has one.
+    pub fn words(self) -> &'static str {
+        match self {
+            What::Backup => "backup",
+            What::Cluster => "system identifier",
+            What::Gaps => "recorded gaps",
+            What::History => "history of timeline",
+            What::Leases => "leases",
+            What::Pins => "pins",
+            What::Records => "records of checks and verifications",
+            What::Windows => "the ends of windows",
+        }
+    }
 }
 
 fn kind_word<S: serde::Serializer>(kind: &Kind, serializer: S) -> Result<S::Ok, S::Error> {
