@@ -39,6 +39,11 @@ impl Style {
         Self { colours: false, width: None }
     }
 
+    /// Columns of the terminal. None: it is none, and lines may be as long as they are.
+    pub fn width(self) -> Option<usize> {
+        self.width
+    }
+
     /// Columns to draw in.
     pub fn columns(self) -> usize {
         self.width.unwrap_or(WIDTH)

@@ -123,6 +123,26 @@ fn one_in_full(repo: &TestRepo, server: &Cluster) {
 }
 
 #[test]
+fn a_backup_that_is_being_taken_is_told() {
+    let repo = TestRepo::init();
+    let server = Cluster::builder().archive_to(&repo).start();
+    backup(&repo, &server, "one");
+    let mut slow = repo.std_program("basebackup");
+    slow.envs(server.env())
+        .args(["--label", "two", "--rate-limit", "1MB"])
+        .stderr(std::process::Stdio::null());
+    let mut slow = slow.spawn().expect("started");
+    let running = || incarnation(&repo)["running"].clone();
+    wait_for("the lease", || running().to_string(), || running() != serde_json::json!([]));
+    assert_eq!(each(&running(), "label"), ["two"]);
+    let found = incarnation(&repo);
+    assert_eq!(each(&found["backups"], "label"), ["one"]);
+    assert_eq!(found["stored"]["unreferenced_packs_bytes"], 0, "its packs are its own");
+    assert!(text(&repo, &[]).contains("two is being taken on "));
+    slow.kill().and_then(|()| slow.wait()).expect("killed");
+}
+
+#[test]
 fn each_system_identifier_is_told_apart() {
     let repo = TestRepo::init();
     let old = Cluster::builder().archive_to(&repo).start();

@@ -40,6 +40,9 @@ fn one_damaged_object_does_not_hide_the_others() {
             let outcome = run(&mut repo.pgark(&["info"]));
             assert_eq!(outcome.code, Some(5));
             assert!(outcome.stdout.contains("Can't be read"), "{outcome}");
+            if *what == "backup" {
+                run(&mut repo.pgark(&["info", "b0001"])).fails_with(5, "could not read");
+            }
         },
     );
 }
@@ -63,6 +66,32 @@ fn a_backup_that_lacks_something_is_told_so() {
     assert!(missing.ends_with(&format!("{number:08X}")), "{missing}");
     assert_eq!(each(&found["holes"], "first_segment"), [missing]);
     assert!(text(&repo, &["b0002"]).contains("nowhere: it can't be restored"));
+}
+
+#[test]
+fn what_expire_leaves_out_is_no_loss() {
+    let repo = TestRepo::init();
+    Generator { segments: 60, backups: 3, ..Generator::default() }.fill(repo.root());
+    // Between the segment of the first backup, 200, and that of the second.
+    let thin_out = |from: u64, to: u64| {
+        for number in from..=to {
+            repo.damage(&repo.only(&format!("0000000100000000{number:08X}.zst")), Damage::Delete);
+        }
+    };
+    thin_out(202, 219);
+    let found = incarnation(&repo);
+    assert_eq!(each(&found["holes"], "expired"), [true]);
+    let windows = &found["paths"][0]["windows"];
+    assert_eq!(
+        (each(windows, "expired"), each(windows, "backup")),
+        (vec![&true.into(), &false.into()], vec![&"b0000".into(), &"b0001".into()])
+    );
+    let shown = text(&repo, &[]);
+    assert!(shown.contains("what follows has expired") && !shown.contains("issing"), "{shown}");
+    thin_out(230, 230);
+    let found = incarnation(&repo);
+    assert_eq!(each(&found["holes"], "expired"), [true, false]);
+    assert!(text(&repo, &[]).contains("1 segment of timeline 1: 0000000100000000000000E6"));
 }
 
 #[test]

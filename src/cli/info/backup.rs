@@ -80,13 +80,11 @@ fn timelines(detail: &BackupDetail) -> String {
 
 fn packs(detail: &BackupDetail) -> String {
     let packs = &detail.packs;
-    format!(
-        "{} of its own, {}; {} of earlier backups, {}",
-        packs.own,
-        bytes(packs.own_bytes),
-        packs.inherited,
-        bytes(packs.inherited_bytes)
-    )
+    let own = format!("{} of its own, {}", packs.own, bytes(packs.own_bytes));
+    match packs.inherited {
+        0 => own,
+        inherited => format!("{own}; {inherited} of earlier backups, {}", bytes(packs.inherited_bytes)),
+    }
 }
 
 fn reach(detail: &BackupDetail, look: Look) -> String {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::text::{Look, length, range};
 use super::track::{Cell, Glyphs, Scale, Stretch, Track, draw};
-use crate::cli::present::{Style, lines, moment};
+use crate::cli::present::{Style, moment};
 use crate::ops::info::summary::{Incarnation, PathSummary, WindowSummary};
 
 /// Columns that a line has at least, however narrow the terminal.
@@ -84,7 +84,8 @@ fn line(track: &Track, scale: &Scale, look: Look) -> String {
 fn axis(scale: &Scale) -> String {
     let seconds = scale.to.as_second().saturating_sub(scale.from.as_second());
     let format = match seconds {
-        0..172_800 => "%m-%d %H:%M",
+        ..600 => "%H:%M:%S",
+        ..172_800 => "%m-%d %H:%M",
         _ => "%Y-%m-%d",
     };
     let label = |column: usize| scale.moment(column).strftime(format).to_string();
@@ -117,14 +118,13 @@ fn legend(tracks: &[Track], look: Look) -> String {
 }
 
 fn figures(incarnation: &Incarnation, look: Look) -> String {
-    let mut table =
-        look.style.table(&["timeline", "from", "to the last transaction", ">length", "LSN", "ends"]);
+    let mut table = look.style.table(&["timeline", "from", "last transaction", ">length", "LSN", "ends"]);
     for path in &incarnation.paths {
         for window in &path.windows {
             table.add_row(row(path, window, look));
         }
     }
-    lines(&table, "  ")
+    look.fit(table, &[4])
 }
 
 fn row(path: &PathSummary, window: &WindowSummary, look: Look) -> [String; 6] {

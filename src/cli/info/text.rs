@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use comfy_table::{ColumnConstraint, ContentArrangement, Table};
 use jiff::{SignedDuration, Timestamp};
 
 use super::drawing;
@@ -19,6 +20,9 @@ pub struct Look {
     pub all: bool,
 }
 
+/// Blanks between two columns.
+const GAP: usize = 2;
+
 /// Backups that are listed in any case.
 const NEWEST: usize = 20;
 
@@ -29,6 +33,24 @@ impl Look {
 
     fn dot(self) -> &'static str {
         if self.glyphs == Glyphs::Unicode { "·" } else { "-" }
+    }
+
+    /// The table's lines. On a terminal that is too narrow for it, the `spare` columns are left out, first things
+    /// first; what is still too long is for the terminal to break: a cell that is broken can't be read or copied.
+    pub fn fit(self, mut table: Table, spare: &[usize]) -> String {
+        table.set_content_arrangement(ContentArrangement::Disabled);
+        let widths = table.column_max_content_widths();
+        let mut wide: usize = widths.iter().map(|width| usize::from(*width) + GAP).sum();
+        for column in spare {
+            if self.style.width().is_none_or(|width| wide <= width) {
+                break;
+            }
+            wide -= widths.get(*column).map_or(0, |width| usize::from(*width) + GAP);
+            if let Some(column) = table.column_mut(*column) {
+                column.set_constraint(ColumnConstraint::Hidden);
+            }
+        }
+        lines(&table, "  ")
     }
 
     /// A section: its title, and what is in it.
@@ -114,7 +136,7 @@ fn backups(incarnation: &Incarnation, now: Timestamp, look: Look) -> String {
             notes(backup, now, look),
         ]);
     }
-    let mut text = if shown.is_empty() { String::new() } else { lines(&table, "  ") };
+    let mut text = if shown.is_empty() { String::new() } else { look.fit(table, &[7, 6, 2, 4]) };
     if hidden > 0 {
         text.push_str(&look.style.dim(format!("\n  and {hidden} older ones: --all lists them")));
     }
@@ -229,7 +251,7 @@ fn wal(incarnation: &Incarnation, now: Timestamp, look: Look) -> String {
             timeline_notes(timeline, look),
         ]);
     }
-    lines(&table, "  ")
+    look.fit(table, &[1, 5, 4])
 }
 
 fn timeline_notes(timeline: &TimelineSummary, look: Look) -> String {
@@ -271,7 +293,7 @@ fn unreadable(unreadable: &[Unreadable], look: Look) -> String {
     unreadable.iter().map(line).collect::<Vec<String>>().join("\n")
 }
 
-/// A stretch of time in words: "2026-11-22 10:00:00+00".
+/// From one moment to another.
 pub fn length(from: Timestamp, to: Timestamp) -> String {
     let length: SignedDuration = to.duration_since(from);
     took(length.as_secs())

@@ -9,7 +9,9 @@ use jiff::tz::TimeZone;
 const MARGIN: f64 = 1.5;
 
 /// Seconds between two ticks: what people count in.
-const STEPS: [i64; 14] = [
+const STEPS: [i64; 16] = [
+    1,
+    10,
     60,
     600,
     1800,
@@ -73,7 +75,8 @@ impl Axis {
 
     fn tick(&self, at: Timestamp, step: i64) -> Option<Tick> {
         let format = match step {
-            ..DAY => "%H:%M",
+            ..60 => "%H:%M:%S",
+            60..DAY => "%H:%M",
             DAY..200_000_000 if step < 300 * DAY => "%b %-d",
             _ => "%Y-%m",
         };
@@ -104,7 +107,7 @@ mod tests {
         let years = axis("2001-01-01T00:00:00Z", "2026-01-01T00:00:00Z");
         assert!((2..=6).contains(&labels(&years).len()), "{:?}", labels(&years));
         let moment = axis("2026-11-22T07:30:00Z", "2026-11-22T07:30:00Z");
-        assert_eq!(labels(&moment), ["07:30"]);
+        assert_eq!(labels(&moment), ["07:30:00"]);
     }
 
     proptest! {

@@ -84,7 +84,7 @@ pub fn draw(incarnation: &Incarnation) -> Option<Html> {
         lanes.iter().enumerate().map(|(row, lane)| (lane.timeline, TOP + LANE * row + LINE)).collect();
     let mut svg = format!("<svg role=\"img\" aria-label=\"Map of the timelines\" height=\"{height}\">\n");
     svg.push_str(&scale(&axis, height));
-    svg.extend(lanes.iter().filter_map(|lane| connector(lane, &rows)));
+    svg.extend(lanes.iter().filter_map(|lane| connector(lane, &lanes, &rows)));
     for (row, lane) in lanes.iter().enumerate() {
         svg.push_str(&lane_svg(lane, TOP + LANE * row + LINE));
     }
@@ -203,11 +203,18 @@ pub fn anchor(place: f64) -> &'static str {
     }
 }
 
-/// From the parent's line down to the lane's, where the one left the other.
-fn connector(lane: &Lane, rows: &BTreeMap<Timeline, usize>) -> Option<String> {
+/// From the parent's line down to the lane's, where the one left the other. The parent's WAL may end before.
+fn connector(lane: &Lane, lanes: &[Lane], rows: &BTreeMap<Timeline, usize>) -> Option<String> {
     let (parent, x) = lane.fork?;
     let (from, to) = (rows.get(&parent)?, rows.get(&lane.timeline)?);
-    Some(format!("<line class=\"fork\" x1=\"{x:.2}%\" x2=\"{x:.2}%\" y1=\"{from}\" y2=\"{to}\"/>\n"))
+    let mut svg = format!("<line class=\"fork\" x1=\"{x:.2}%\" x2=\"{x:.2}%\" y1=\"{from}\" y2=\"{to}\"/>\n");
+    let parent = lanes.iter().find(|lane| lane.timeline == parent)?;
+    if let Some((_, end)) = parent.wal.filter(|(_, end)| *end < x) {
+        svg.push_str(&format!(
+            "<line class=\"expired\" x1=\"{end:.2}%\" x2=\"{x:.2}%\" y1=\"{from}\" y2=\"{from}\"/>\n"
+        ));
+    }
+    Some(svg)
 }
 
 fn lane_svg(lane: &Lane, y: usize) -> String {
@@ -298,7 +305,7 @@ pub fn legend() -> Html {
         (dot("backup faulty"), "damaged or incomplete"),
         (rect("band"), "every moment can be reached"),
         (alarm(), "WAL is missing"),
-        (line("expired"), "expired"),
+        (line("expired"), "nothing, or nothing any more"),
         (dot("origin"), "a new timeline"),
     ];
     let items = items.map(|(sign, words)| format!("<li>{sign}{}</li>", escape(words)));

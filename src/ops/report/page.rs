@@ -187,8 +187,11 @@ fn ends(window: &WindowSummary) -> Html {
 }
 
 fn holes(incarnation: &Incarnation) -> Option<Html> {
-    let mut table = Table::new(&["timeline", ">segments", "first", "last", "LSN", "why"]);
     let lost: Vec<&HoleSummary> = incarnation.holes.iter().filter(|hole| !hole.expired).collect();
+    let told = lost.iter().any(|hole| !hole.stories.is_empty());
+    let columns = ["timeline", ">segments", "first", "last", "LSN", "why"];
+    // Without a story to tell there is no column for it.
+    let mut table = Table::new(columns.get(..if told { 6 } else { 5 }).unwrap_or(&columns));
     for hole in &lost {
         table.row([
             Html::text(hole.timeline),
