@@ -85,7 +85,7 @@ fn axis(scale: &Scale) -> String {
     let seconds = scale.to.as_second().saturating_sub(scale.from.as_second());
     let format = match seconds {
         ..600 => "%H:%M:%S",
-        ..172_800 => "%m-%d %H:%M",
+        600..172_800 => "%m-%d %H:%M",
         _ => "%Y-%m-%d",
     };
     let label = |column: usize| scale.moment(column).strftime(format).to_string();
