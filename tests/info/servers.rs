@@ -170,4 +170,7 @@ fn each_system_identifier_is_told_apart() {
     assert_eq!(each(&info(&repo, &[]).0["clusters"], "name"), ["main"]);
     assert_eq!(each(&info(&repo, &["--all-clusters"]).0["clusters"], "name"), ["main", "other"]);
     run(repo.pgark(&["info"]).args(["--cluster", "third"])).fails_with(3, "it has these: main, other");
+    // What a first push that was refused may leave behind.
+    std::fs::create_dir_all(repo.root().join("empty/5")).expect("made");
+    assert_eq!(each(&info(&repo, &["--all-clusters"]).0["clusters"], "name"), ["main", "other"]);
 }

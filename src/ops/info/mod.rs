@@ -44,7 +44,11 @@ pub fn look(config: &Config, request: &Request) -> Result<Summary> {
     };
     let mut clusters = Vec::new();
     for name in &names {
-        clusters.push(cluster(&repository, name, request)?);
+        match cluster(&repository, name, request) {
+            // Of all those that there are, one into which nothing was archived yet, or that has gone, is none.
+            Err(error) if request.all_clusters && error.kind() == Kind::NotFound => {}
+            found => clusters.push(found?),
+        }
     }
     let location = config.repo()?.to_string();
     let repository = RepositorySummary { id: repository.id(), location };
