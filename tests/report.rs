@@ -91,6 +91,27 @@ fn an_archive_without_backups_and_one_of_two_incarnations_have_pages() {
 }
 
 #[test]
+fn what_verifications_found_is_on_the_page() {
+    let repo = TestRepo::golden();
+    let file = repo.scratch().join("report.html");
+    let written = || {
+        run(repo.pgark(&["report", "--html"]).arg(&file)).succeeds();
+        std::fs::read_to_string(&file).expect("a page")
+    };
+    let rows = |page: &str| page.matches(">verified everything: ").count();
+    let before = rows(&written());
+    let verified = run(&mut repo.pgark(&["verify"]));
+    let page = written();
+    elements(&page);
+    assert!(
+        page.contains("Checks and verifications") && page.contains("verified everything: "),
+        "{verified}"
+    );
+    let sound = page.contains("<span class=\"good\">sound</span>");
+    assert_eq!(sound, verified.code == Some(0), "{verified}");
+}
+
+#[test]
 fn a_page_that_cannot_be_written_leaves_the_old_one() {
     let (repo, file, page) = page(&Generator::default());
     run(repo.pgark(&["report", "--html"]).arg(repo.scratch().join("nowhere/report.html")))
