@@ -5,6 +5,8 @@ mod harness;
 
 #[path = "verify/damage.rs"]
 mod damage;
+#[path = "verify/large.rs"]
+mod large;
 #[path = "verify/portions.rs"]
 mod portions;
 #[path = "verify/racing.rs"]

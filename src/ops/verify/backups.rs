@@ -53,11 +53,14 @@ pub fn open(context: &Context<'_>, label: &Name) -> Result<Option<OpenMap>> {
     let cluster = context.cluster;
     let key = cluster.layout().backup_header(label)?;
     let harm = Harm::Backup(label.clone());
-    let header = match cluster.store().head(&key).and_then(|meta| {
+    let read = cluster.store().head(&key).and_then(|meta| {
         context.about_to_read(meta.size)?;
         read_header(context, label)
-    }) {
+    });
+    let header = match read {
         Ok(header) => header,
+        // Without a header it is no backup: not yet, or not any more.
+        Err(error) if error.kind() == Kind::NotFound => return Ok(None),
         Err(error) => {
             context.settle(&key, &harm, Err(error))?;
             return Ok(None);
