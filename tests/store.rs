@@ -49,6 +49,7 @@ every_store!(
     ranges_are_exact_and_an_object_that_ends_early_is_corrupt,
     listings_show_one_level_or_all,
     an_object_is_deleted_once,
+    many_objects_are_deleted_at_once_and_what_stays_can_be_listed,
     an_upload_shows_nothing_before_it_is_finished,
     a_dropped_upload_leaves_nothing,
     a_promoted_object_has_its_new_name_only,
@@ -155,6 +156,23 @@ fn an_object_is_deleted_once(store: &Store) {
     assert_eq!(store.delete(&key), Ok(false));
     assert_eq!(store.exists(&key), Ok(false));
     assert_eq!(store.create(&key, &b"y"[..]), Ok(Created::New));
+}
+
+fn many_objects_are_deleted_at_once_and_what_stays_can_be_listed(store: &Store) {
+    let keys: Vec<Key> = ["x/a/1", "x/a/2", "x/b/1", "x/c"].map(key).to_vec();
+    for key in &keys {
+        store.create(key, &b"x"[..]).expect("created");
+    }
+    assert_eq!(store.delete_durably(&keys[..3]), Ok(3));
+    assert_eq!(store.delete_durably(&keys), Ok(1), "those that are gone are no error");
+    assert_eq!(store.delete_durably([&key("never/was/there")]), Ok(0));
+    store.create(&key("x/a/3"), &b"x"[..]).expect("created");
+    for prefix in ["x/a", "x/b", "x/b", "never"] {
+        store.forget_empty(&key(prefix)).expect("forgotten");
+    }
+    let Level { prefixes, objects } = store.level(&key("x")).expect("listed");
+    assert_eq!((names(prefixes), objects.len()), (vec!["x/a".to_string()], 0), "what is not empty stays");
+    assert_eq!(store.create(&key("x/b/1"), &b"y"[..]), Ok(Created::New));
 }
 
 fn an_upload_shows_nothing_before_it_is_finished(store: &Store) {

@@ -39,6 +39,12 @@ impl Key {
         self.as_str().rsplit('/').next().unwrap_or("")
     }
 
+    /// All but the last part.
+    pub(super) fn parent(&self) -> Self {
+        let parent = self.as_str().rsplit_once('/').map_or("", |(parent, _)| parent);
+        Key(Path::from(parent))
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.0
     }

@@ -73,6 +73,32 @@ pub fn settle(root: &Path, key: &Key) -> Result<()> {
     path.parent().map_or(Ok(()), |parent| sync_up_to(root, parent))
 }
 
+/// Makes deletions in a directory durable. One that is not there was removed as a whole, so the nearest one above
+/// it tells; but a root that is not there tells nothing.
+pub fn sync_removals(root: &Path, place: &Key) -> Result<()> {
+    let directory = root.join(place.as_str());
+    for dir in directory.ancestors().take_while(|dir| dir.starts_with(root)) {
+        match std::fs::File::open(dir).and_then(|handle| handle.sync_all()) {
+            Ok(()) => return Ok(()),
+            Err(cause) if cause.kind() == ErrorKind::NotFound => {}
+            Err(cause) => {
+                return Err(Error::io(format!("make deletions in {} durable", dir.display()), &cause));
+            }
+        }
+    }
+    require_directory(root)
+}
+
+/// Removes an empty directory; one that is not empty, or gone, is left as it is.
+pub fn remove_if_empty(root: &Path, prefix: &Key) -> Result<()> {
+    let directory = root.join(prefix.as_str());
+    match std::fs::remove_dir(&directory) {
+        Ok(()) => Ok(()),
+        Err(cause) if matches!(cause.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => Ok(()),
+        Err(cause) => Err(Error::io(format!("remove directory {}", directory.display()), &cause)),
+    }
+}
+
 /// Gives the memory of an object's bytes back to those who need it more. They are durable already, and a
 /// page cache that stays as it is hurts nobody but the database beside us, so a failure is only noted.
 pub fn uncache(root: &Path, key: &Key) {

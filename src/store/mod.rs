@@ -14,6 +14,7 @@ mod local;
 mod lock;
 mod reader;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -177,13 +178,34 @@ impl Store {
         listing::walk(&self.root, prefix)
     }
 
-    /// Deletes the object; false when there was none.
+    /// Deletes the object; false when there was none. After a power cut it may be there again: whoever deletes
+    /// something else because this is gone calls [`Store::delete_durably`].
     pub fn delete(&self, key: &Key) -> Result<bool> {
         match block_on(self.inner.delete(key.path())) {
             Ok(()) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(cause) => Err(self.failed(&cause, "delete", key)),
         }
+    }
+
+    /// Deletes objects in this order; they stay deleted when this returns success. Answers with how many there
+    /// were. Cheap for many in one "directory".
+    pub fn delete_durably<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) -> Result<u64> {
+        let mut deleted = 0;
+        // One that is gone already may have been deleted by somebody who died before that was durable.
+        let mut places = BTreeSet::new();
+        for key in keys {
+            deleted += u64::from(self.delete(key)?);
+            places.insert(key.parent());
+        }
+        places.iter().try_for_each(|place| local::sync_removals(&self.root, place)).map_err(store_failed)?;
+        Ok(deleted)
+    }
+
+    /// Removes a prefix's own trace where a store keeps one: the directory, if it is empty. The caller knows that
+    /// nobody is about to create an object there.
+    pub fn forget_empty(&self, prefix: &Key) -> Result<()> {
+        local::remove_if_empty(&self.root, prefix).map_err(store_failed)
     }
 
     /// Waits, at most `wait`, until no other process holds the lock of that name.
