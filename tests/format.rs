@@ -44,7 +44,7 @@ fn a_header_of_version_1_says_the_same_as_when_it_was_written() {
 fn a_lease_of_version_1_names_its_holder() {
     let leases = lease::list(&cluster()).expect("readable");
     let record = leases[0].record.as_ref().expect("a record");
-    assert_eq!((record.label.clone(), record.process.pid), (label(), 4711));
+    assert_eq!((record.label.clone(), record.process.pid), (Some(label()), 4711));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Sweeping: removing what killed and failed runs left behind, and nothing else.
+//! Sweeping: removing what killed, failed and expired runs left behind, and nothing else.
 //!
 //! Garbage is a pack that no header lists and whose run has no lease, and a map without a header. THE ORDER OF
 //! LOOKING IS WHAT MAKES THIS SAFE, whatever runs meanwhile on other hosts:
@@ -13,14 +13,19 @@
 //! - A run that died has neither, and its packs never get a header: stale leases are deleted only by whoever
 //!   acquires one, before any sweep, and a run whose lease is gone creates no header that stays.
 //!
+//! A backup may also build on packs of an earlier one, whose header expiry deletes meanwhile, and a restore may
+//! read them. No lease names those packs, so while ANOTHER backup has a lease, or a restore of a backup that has
+//! no header any more, no pack and no map is garbage. `docs/decisions/leases.md` goes through the interleavings.
+//!
 //! A header or lease that can't be read or parsed stops the sweep before it deletes anything: what it refers to
-//! is unknown. Memory holds the names of packs, about 100 bytes for each GiB of the repository.
+//! is unknown. So does a listing of leases that lacks our own. Memory holds the names of packs, about 100 bytes
+//! for each GiB of the repository.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use super::layout::{self, Id, Name, PackId};
-use super::lease::{self, Lease};
+use super::lease::{self, Lease, LeaseKind};
 use super::{Cluster, backup};
 use crate::error::{Error, Kind, Result};
 use crate::store::Meta;
@@ -33,40 +38,102 @@ const IDLE: Duration = Duration::from_secs(24 * 3600);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     pub packs: u64,
-    /// Of those packs.
-    pub bytes: u64,
     pub maps: u64,
+    /// Of those packs and maps.
+    pub bytes: u64,
     /// Objects that were never published.
     pub unfinished: u64,
+    /// Packs and maps were left alone, whatever they are: another run may need them.
+    pub postponed: bool,
 }
 
-/// Removes garbage. The caller holds a lease, so that one sweeps at a time, and has not begun to write packs.
+impl Swept {
+    pub fn is_nothing(&self) -> bool {
+        (self.packs, self.maps, self.unfinished) == (0, 0, 0)
+    }
+}
+
+/// What an expiry deleted the headers of, in this run: its packs and maps are garbage at once.
+#[derive(Debug, Default)]
+pub struct Expired {
+    pub packs: HashSet<PackId>,
+    pub labels: HashSet<Name>,
+    /// Every backup that it kept: their headers must be there, or the listing is not to be trusted.
+    pub kept: Vec<Name>,
+}
+
+/// Removes garbage. The caller holds the lease of a backup, so that no other one is at work, and has not begun to
+/// write packs.
 pub fn sweep(cluster: &Cluster, lease: &Lease) -> Result<Swept> {
+    sweep_as(cluster, lease, None)
+}
+
+/// The same under the lease of an expiry, beside which a backup may be at work or begin: of what this run did not
+/// expire itself only what is older than a day goes.
+pub fn sweep_expired(cluster: &Cluster, lease: &Lease, expired: &Expired) -> Result<Swept> {
+    sweep_as(cluster, lease, Some(expired))
+}
+
+fn sweep_as(cluster: &Cluster, lease: &Lease, expired: Option<&Expired>) -> Result<Swept> {
     lease.still_held()?;
     let seen = Seen::look(cluster)?;
     let mut spared = Spared::default();
     let refused = |error: Error| error.context("swept nothing");
-    spared.look_at_leases(cluster).map_err(refused)?;
+    spared.look_at_leases(cluster, lease).map_err(refused)?;
     spared.look_at_headers(cluster).map_err(refused)?;
-    remove(cluster, lease, &seen, &spared)
+    remove(cluster, lease, &seen, &spared, expired)
 }
 
-fn remove(cluster: &Cluster, lease: &Lease, seen: &Seen, spared: &Spared) -> Result<Swept> {
-    let mut swept = Swept::default();
+fn remove(
+    cluster: &Cluster,
+    lease: &Lease,
+    seen: &Seen,
+    spared: &Spared,
+    expired: Option<&Expired>,
+) -> Result<Swept> {
+    if let Some(vanished) = expired.and_then(|expired| spared.first_without_header(&expired.kept)) {
+        return Err(Error::conflict(format!(
+            "swept nothing: backup {vanished}, which was kept, has no header any more"
+        ))
+        .with_hint("is the whole repository mounted? does somebody delete by hand?"));
+    }
+    lease.still_held()?;
+    let mut swept = Swept { postponed: spared.everything(), ..Swept::default() };
+    if !swept.postponed {
+        remove_garbage(cluster, lease, seen, spared, expired, &mut swept)?;
+    }
+    swept.unfinished = remove_unfinished(cluster, lease, spared, expired.is_none())?;
+    Ok(swept)
+}
+
+/// What goes stays gone: nothing depends on that, for no header refers to it.
+fn remove_garbage(
+    cluster: &Cluster,
+    lease: &Lease,
+    seen: &Seen,
+    spared: &Spared,
+    expired: Option<&Expired>,
+    swept: &mut Swept,
+) -> Result<()> {
+    let is_old = |object: &Meta| lease.since().duration_since(object.modified).is_ok_and(|age| age > IDLE);
     for (pack, object) in &seen.packs {
-        if !spared.runs.contains(&pack.backup) && !spared.packs.contains(pack) {
+        let ripe = expired.is_none_or(|expired| expired.packs.contains(pack) || is_old(object));
+        if ripe && !spared.runs.contains(&pack.backup) && !spared.packs.contains(pack) {
             swept.packs += u64::from(cluster.store().delete(&object.key)?);
             swept.bytes += object.size;
         }
     }
     for (label, object) in &seen.maps {
+        let ripe = expired.is_none_or(|expired| expired.labels.contains(label) || is_old(object));
         // One younger than our lease can be of a run that began meanwhile under the label of a dead one.
-        if !spared.labels.contains(label) && object.modified < lease.since() {
+        if ripe && !spared.labels.contains(label) && object.modified < lease.since() {
+            // Unlike a pack's, a map's name is used again: by a run that took us for dead, say.
+            lease.still_held()?;
             swept.maps += u64::from(cluster.store().delete(&object.key)?);
+            swept.bytes += object.size;
         }
     }
-    swept.unfinished = remove_unfinished(cluster, lease, spared)?;
-    Ok(swept)
+    Ok(())
 }
 
 /// What may be garbage.
@@ -102,11 +169,16 @@ impl Seen {
 struct Spared {
     runs: HashSet<Id>,
     packs: HashSet<PackId>,
+    /// Of headers.
     labels: HashSet<Name>,
+    /// Another backup is at work.
+    backup: bool,
+    /// What is being restored.
+    restored: HashSet<Name>,
 }
 
 impl Spared {
-    fn look_at_leases(&mut self, cluster: &Cluster) -> Result<()> {
+    fn look_at_leases(&mut self, cluster: &Cluster, ours: &Lease) -> Result<()> {
         for held in lease::list(cluster)? {
             let record = held.record.ok_or_else(|| {
                 Error::conflict("there is a lease that can't be read").with_hint(
@@ -114,9 +186,16 @@ impl Spared {
                 )
             })?;
             self.runs.insert(record.run);
-            self.labels.insert(record.label);
+            match record.kind {
+                LeaseKind::Backup if record.run != ours.run() => self.backup = true,
+                LeaseKind::Restore => self.restored.extend(record.label),
+                LeaseKind::Backup | LeaseKind::Expire => self.labels.extend(record.label),
+            }
         }
-        Ok(())
+        if self.runs.contains(&ours.run()) {
+            return Ok(());
+        }
+        Err(Error::conflict("our own lease is not among those that are listed"))
     }
 
     fn look_at_headers(&mut self, cluster: &Cluster) -> Result<()> {
@@ -127,12 +206,21 @@ impl Spared {
         }
         Ok(())
     }
+
+    /// Whether any pack or map may be in use without a header that says so.
+    fn everything(&self) -> bool {
+        self.backup || self.restored.iter().any(|label| !self.labels.contains(label))
+    }
+
+    fn first_without_header<'a>(&self, kept: &'a [Name]) -> Option<&'a Name> {
+        kept.iter().find(|label| !self.labels.contains(*label))
+    }
 }
 
-/// Uploads that were never finished. No other run than ours is alive if ours has the only lease, and ours
-/// has begun none.
-fn remove_unfinished(cluster: &Cluster, lease: &Lease, spared: &Spared) -> Result<u64> {
-    let alone = spared.runs.iter().all(|run| *run == lease.run());
+/// Uploads that were never finished. Under a backup's lease no other run than ours is alive if ours has the only
+/// lease, and ours has begun none; beside an expiry a backup may begin at any time.
+fn remove_unfinished(cluster: &Cluster, lease: &Lease, spared: &Spared, is_backup: bool) -> Result<u64> {
+    let alone = is_backup && spared.runs.iter().all(|run| *run == lease.run());
     let idle = if alone { Duration::ZERO } else { IDLE };
     let (store, layout) = (cluster.store(), cluster.layout());
     let mut removed = store.sweep_staged(&layout.packs()?, idle)?;
@@ -152,9 +240,10 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
+    use crate::pg::lsn::Timeline;
     use crate::pipe::frame::Compressor;
     use crate::repo::fixture::{Fixture, name};
-    use crate::repo::lease::LeaseKind;
+    use crate::repo::lease::{NeededWal, Purpose};
     use crate::repo::map::MapWriter;
     use crate::repo::pack::{PackSummary, PackWriter};
 
@@ -163,7 +252,7 @@ mod tests {
     }
 
     fn lease(fixture: &Fixture, run: Id) -> Lease {
-        Lease::acquire(&fixture.cluster, LeaseKind::Backup, run, &name("ours")).expect("acquired")
+        Lease::acquire(&fixture.cluster, Purpose::backup(&name("ours")), run).expect("acquired")
     }
 
     fn pack(fixture: &Fixture, run: Id) -> PackSummary {
@@ -192,10 +281,10 @@ mod tests {
         let seen = Seen::look(&fixture.cluster)?;
         before_leases();
         let mut spared = Spared::default();
-        spared.look_at_leases(&fixture.cluster)?;
+        spared.look_at_leases(&fixture.cluster, lease)?;
         before_headers();
         spared.look_at_headers(&fixture.cluster)?;
-        remove(&fixture.cluster, lease, &seen, &spared)
+        remove(&fixture.cluster, lease, &seen, &spared, None)
     }
 
     #[test]
@@ -212,7 +301,8 @@ mod tests {
         set_age(&fixture.file(&dead_map), Duration::from_secs(60));
         let lease = lease(&fixture, id());
         let swept = sweep(&fixture.cluster, &lease).expect("swept");
-        assert_eq!(swept, Swept { packs: 2, bytes: dead.size + unlisted.size, maps: 1, unfinished: 0 });
+        assert_eq!((swept.packs, swept.maps, swept.unfinished, swept.postponed), (2, 1, 0, false));
+        assert!(swept.bytes > dead.size + unlisted.size, "and the map's");
         assert!(has(&fixture, kept) && !has(&fixture, dead) && !has(&fixture, unlisted));
         drop(lease);
         let left = fixture.objects();
@@ -351,6 +441,90 @@ mod tests {
                 "wal/00000001/00000000/000000010000000000000002.zst#1"
             ]
         );
+    }
+
+    fn restore(label: &str) -> Purpose {
+        let first = "000000010000000000000002".parse().expect("a name");
+        Purpose::restore(&name(label), NeededWal { first, timeline: Timeline(1) })
+    }
+
+    #[test]
+    fn while_another_backup_is_at_work_no_pack_goes_for_it_may_build_on_any() {
+        let fixture = Fixture::create();
+        let theirs = lease(&fixture, id());
+        let ours = Lease::acquire(&fixture.cluster, Purpose::expire(), id()).expect("beside a backup");
+        let predecessors = pack(&fixture, id());
+        map(&fixture, "predecessor");
+        let expired =
+            Expired { packs: [predecessors.id].into(), labels: [name("predecessor")].into(), kept: vec![] };
+        let swept = sweep_expired(&fixture.cluster, &ours, &expired).expect("looked");
+        assert!(swept.postponed && swept.is_nothing(), "{swept:?}");
+        assert!(has(&fixture, predecessors));
+        drop(theirs);
+        std::thread::sleep(Duration::from_millis(20));
+        drop(ours);
+        let ours = Lease::acquire(&fixture.cluster, Purpose::expire(), id()).expect("alone");
+        let swept = sweep_expired(&fixture.cluster, &ours, &expired).expect("swept");
+        assert_eq!((swept.packs, swept.maps, swept.postponed), (1, 1, false));
+    }
+
+    #[test]
+    fn what_is_being_restored_stays_though_its_header_has_gone() {
+        let fixture = Fixture::create();
+        let packs = pack(&fixture, id());
+        let run = id();
+        let listed = pack(&fixture, run);
+        fixture.backup("listed", run, &[listed]);
+        let ours = lease(&fixture, id());
+        let with = |label: &str| {
+            let restoring = Lease::acquire(&fixture.cluster, restore(label), id()).expect("any number");
+            let swept = sweep(&fixture.cluster, &ours).expect("looked");
+            drop(restoring);
+            swept
+        };
+        assert!(with("gone").postponed && has(&fixture, packs));
+        assert_eq!(with("listed").packs, 1, "a header says what it needs");
+        assert!(has(&fixture, listed));
+    }
+
+    #[test]
+    fn an_expiry_takes_what_it_expired_and_orphans_of_yesterday() {
+        let fixture = Fixture::create();
+        let [expired, young, old] = [(); 3].map(|()| pack(&fixture, id()));
+        let ours = Lease::acquire(&fixture.cluster, Purpose::expire(), id()).expect("alone");
+        set_age(&fixture.file(&fixture.cluster.layout().pack(old.id).expect("key")), IDLE * 2);
+        for label in ["young", "old"] {
+            map(&fixture, label);
+        }
+        let key = fixture.cluster.layout().backup_map(&name("old")).expect("key");
+        set_age(&fixture.file(&key), IDLE * 2);
+        let expired_now = Expired { packs: [expired.id].into(), ..Expired::default() };
+        let swept = sweep_expired(&fixture.cluster, &ours, &expired_now).expect("swept");
+        assert_eq!((swept.packs, swept.maps), (2, 1));
+        assert!(has(&fixture, young) && !has(&fixture, expired) && !has(&fixture, old));
+    }
+
+    #[test]
+    fn when_kept_headers_vanish_nothing_is_swept() {
+        let fixture = Fixture::create();
+        let garbage = pack(&fixture, id());
+        let ours = Lease::acquire(&fixture.cluster, Purpose::expire(), id()).expect("alone");
+        let expired = Expired { packs: [garbage.id].into(), kept: vec![name("kept")], ..Expired::default() };
+        let error = sweep_expired(&fixture.cluster, &ours, &expired).expect_err("not to be trusted");
+        assert!(error.message().contains("kept") && has(&fixture, garbage), "{error}");
+    }
+
+    #[test]
+    fn a_listing_of_leases_without_our_own_is_not_trusted() {
+        let fixture = Fixture::create();
+        let ours = lease(&fixture, id());
+        let seen = Seen::look(&fixture.cluster).expect("looked");
+        let leases = fixture.file(&fixture.cluster.layout().leases().expect("key"));
+        let aside = leases.with_extension("aside");
+        std::fs::rename(&leases, &aside).expect("unmounted");
+        let error = Spared::default().look_at_leases(&fixture.cluster, &ours).expect_err("refused");
+        std::fs::rename(&aside, &leases).expect("mounted");
+        assert!(error.message().contains("our own lease") && seen.packs.is_empty(), "{error}");
     }
 
     fn set_age(path: &std::path::Path, age: Duration) {

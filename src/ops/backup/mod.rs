@@ -37,7 +37,7 @@ use crate::pg::datadir::DataDir;
 use crate::progress::{self, Display, Progress};
 use crate::repo::backup::{BackupHeader, CheckpointMode, DamagedPages, Totals};
 use crate::repo::layout::{Id, Name};
-use crate::repo::lease::{Lease, LeaseKind};
+use crate::repo::lease::{self, Held, Lease, LeaseKind, Purpose};
 use crate::repo::map::MapWriter;
 use crate::repo::pack::PackWriter;
 use crate::repo::{Cluster, ClusterHeader, Repository, sweep};
@@ -52,6 +52,10 @@ pub use report::Report;
 use server::Server;
 use session::{BackupMode, Stopped};
 use sink::{Sink, Suspects};
+
+/// How long a backup waits for an expiry that is at work. The lease of one that died lapses within that.
+const EXPIRY_LIMIT: Duration = lease::TTL.saturating_add(Duration::from_secs(60));
+const EXPIRY_POLL: Duration = Duration::from_millis(500);
 
 /// What the command line asks for.
 #[derive(Clone)]
@@ -152,21 +156,42 @@ impl Run<'_> {
             segment_size: control.segment_size,
             wal_block_size: control.wal_block_size,
         })?;
-        let lease = Lease::acquire(&self.cluster, LeaseKind::Backup, Id::random()?, &self.label)?;
+        let began = Instant::now();
+        let purpose = Purpose::backup(&self.label);
+        let lease = Lease::acquire_after(&self.cluster, purpose, Id::random()?, |by| {
+            self.wait_for_expiry(by, began.elapsed())
+        })?;
         self.sweep(&lease);
         Ok(lease)
+    }
+
+    /// An expiry that began before us does not know of us, and may delete what we would build on: packs of our
+    /// predecessor, or WAL that we need. So its end is waited for; it only deletes, and that is soon done.
+    fn wait_for_expiry(&self, by: &Held, waited: Duration) -> Result<bool> {
+        let Some(expiry) = by.record.as_ref().filter(|record| record.kind == LeaseKind::Expire) else {
+            return Ok(false);
+        };
+        if waited > EXPIRY_LIMIT {
+            return Ok(false);
+        }
+        if waited < EXPIRY_POLL {
+            let text = format!("waiting for the {} to end: {}", expiry.what(), expiry.who());
+            progress::notice(self.request.display, &text);
+        }
+        self.interrupt.sleep(EXPIRY_POLL)?;
+        Ok(true)
     }
 
     /// A refused sweep has deleted nothing, and what it found (one damaged header, say) must not keep the
     /// cluster from getting its next backup.
     fn sweep(&self, lease: &Lease) {
         match sweep::sweep(&self.cluster, lease) {
-            Ok(swept) if swept == sweep::Swept::default() => {}
+            Ok(swept) if swept.is_nothing() => {}
             Ok(swept) => tracing::info!(
-                "removed what earlier runs left behind: {} packs of {} bytes, {} maps, {} unfinished objects",
+                "removed what earlier runs left behind: {} packs, {} maps, {} bytes; {} unfinished objects",
                 swept.packs,
-                swept.bytes,
                 swept.maps,
+                swept.bytes,
                 swept.unfinished
             ),
             Err(error) => tracing::warn!("could not remove what earlier runs left behind: {error}"),

@@ -11,9 +11,9 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Held, LeaseKind, Process, Record, TTL, VERSION, list};
+use super::{Held, Process, Purpose, Record, TTL, VERSION, list};
 use crate::error::{Error, Kind, Result};
-use crate::repo::layout::{Id, Name};
+use crate::repo::layout::Id;
 use crate::repo::{Cluster, to_json};
 use crate::store::Created;
 
@@ -69,13 +69,24 @@ impl Uptime {
 }
 
 impl Lease {
-    /// Takes the lease for the run `run`, which writes the backup `label`. `Kind::Conflict` says who holds it.
-    pub fn acquire(cluster: &Cluster, kind: LeaseKind, run: Id, label: &Name) -> Result<Self> {
+    /// Takes the lease for the run `run`. `Kind::Conflict` says who holds it.
+    pub fn acquire(cluster: &Cluster, purpose: Purpose, run: Id) -> Result<Self> {
+        Self::acquire_after(cluster, purpose, run, |_| Ok(false))
+    }
+
+    /// The same, but asks `wait`, each time that somebody else is in the way, whether to try once more.
+    pub fn acquire_after(
+        cluster: &Cluster,
+        purpose: Purpose,
+        run: Id,
+        mut wait: impl FnMut(&Held) -> Result<bool>,
+    ) -> Result<Self> {
         let record = Record {
             version: VERSION,
-            kind,
+            kind: purpose.kind,
             run,
-            label: label.clone(),
+            label: purpose.label,
+            wal: purpose.wal,
             process: Process::current()?,
             started: Timestamp::now(),
             renews: None,
@@ -89,6 +100,7 @@ impl Lease {
                     std::thread::sleep(random_pause(attempt)?);
                     attempt += 1;
                 }
+                Outcome::Taken { by, .. } if wait(&by)? => attempt = 1,
                 Outcome::Taken { by, .. } => return Err(by.conflict(&record.process)),
             }
         }
@@ -136,7 +148,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.stop_renewing();
         if let Err(error) = self.shared.delete_objects() {
-            tracing::warn!("could not release the lease of {}: {error}", self.shared.record.label);
+            tracing::warn!("could not release the lease of the {}: {error}", self.shared.record.what());
         }
     }
 }
@@ -190,7 +202,7 @@ impl Shared {
                 pause = match self.renew(&mut self.lock()) {
                     Ok(()) => RENEWAL,
                     Err(error) => {
-                        tracing::warn!("could not renew the lease of {}: {error}", self.record.label);
+                        tracing::warn!("could not renew the lease of the {}: {error}", self.record.what());
                         RETRY
                     }
                 };
@@ -251,8 +263,8 @@ impl Shared {
             }
         }
         Err(Error::conflict(format!(
-            "lost the lease of the {} {}: another run took it for dead",
-            self.record.kind, self.record.label
+            "lost the lease of the {}: another run took it for dead",
+            self.record.what()
         ))
         .with_hint(
             "was this machine suspended, or the repository out of reach, for longer than the lease lives?",
@@ -295,7 +307,7 @@ fn delete(cluster: &Cluster, object: Id) -> Result<()> {
 /// Deletes a stale lease, newest object first: that is the one that a run which wakes meanwhile looks for.
 fn remove_stale(cluster: &Cluster, held: &Held) -> Result<()> {
     if let Some(record) = &held.record {
-        tracing::info!("removing the lease of {}, whose process is gone", record.label);
+        tracing::info!("removing the lease of the {}, whose process is gone", record.what());
     }
     held.objects.iter().rev().try_for_each(|object| cluster.store().delete(&object.key).map(drop))
 }

@@ -1,8 +1,8 @@
 //! Leases: how backups, expiry and sweeps on different hosts keep out of each other's way.
 //!
 //! A lease is an object that names a run; it is created and deleted, never edited. To acquire: create
-//! one's own, then list all; whoever sees another living lease of the same kind deletes its own. Both create before
-//! they list, so of two at least one sees the other. Held leases are renewed by creating another object of
+//! one's own, then list all; whoever sees another living lease that its kind must wait for deletes its own. Both
+//! create before they list, so of two at least one sees the other. Held leases are renewed by creating another object of
 //! the same run; an object is deleted only one renewal after its successor was created, so that a listing
 //! in progress, which may miss what appears meanwhile, sees one of them.
 //!
@@ -33,6 +33,8 @@ pub use process::Process;
 use super::layout::{Id, Name};
 use super::{Cluster, parse_json};
 use crate::error::{Error, Kind, Result};
+use crate::pg::lsn::Timeline;
+use crate::pg::names::SegmentName;
 use crate::store::Meta;
 
 /// How long a lease lives without being renewed.
@@ -40,19 +42,69 @@ pub const TTL: Duration = Duration::from_secs(30 * 60);
 
 const VERSION: u32 = 1;
 
-/// What a lease is for. Leases of one kind exclude each other; those of all kinds protect their run's packs.
+/// What a lease is for. All kinds protect their run's packs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LeaseKind {
+    /// One at a time, and not while an expiry is at work: what it builds on must not go.
     Backup,
+    /// One at a time. It may begin while a backup runs, and then leaves that what it may need.
+    Expire,
+    /// Any number.
+    Restore,
+}
+
+impl LeaseKind {
+    /// Whether a run of this kind can't begin while one of the other kind is at work.
+    fn waits_for(self, other: LeaseKind) -> bool {
+        matches!(
+            (self, other),
+            (LeaseKind::Backup, LeaseKind::Backup | LeaseKind::Expire)
+                | (LeaseKind::Expire, LeaseKind::Expire)
+        )
+    }
 }
 
 impl fmt::Display for LeaseKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LeaseKind::Backup => f.write_str("backup"),
-        }
+        f.write_str(match self {
+            LeaseKind::Backup => "backup",
+            LeaseKind::Expire => "expiry",
+            LeaseKind::Restore => "restore",
+        })
     }
+}
+
+/// What a run wants to do, and what must stay meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purpose {
+    kind: LeaseKind,
+    label: Option<Name>,
+    wal: Option<NeededWal>,
+}
+
+impl Purpose {
+    /// To write the backup `label`.
+    pub fn backup(label: &Name) -> Self {
+        Self { kind: LeaseKind::Backup, label: Some(label.clone()), wal: None }
+    }
+
+    pub fn expire() -> Self {
+        Self { kind: LeaseKind::Expire, label: None, wal: None }
+    }
+
+    /// To restore the backup `label`, with WAL from `wal` on.
+    pub fn restore(label: &Name, wal: NeededWal) -> Self {
+        Self { kind: LeaseKind::Restore, label: Some(label.clone()), wal: Some(wal) }
+    }
+}
+
+/// The WAL that a restore reads: all of a path from a segment on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeededWal {
+    pub first: SegmentName,
+    /// The one to which the path leads.
+    pub timeline: Timeline,
 }
 
 /// A lease object.
@@ -61,13 +113,30 @@ pub struct Record {
     pub version: u32,
     pub kind: LeaseKind,
     pub run: Id,
-    /// Of the backup that the run writes.
-    pub label: Name,
+    /// Of the backup that the run writes or restores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<Name>,
+    /// What a restore reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wal: Option<NeededWal>,
     pub process: Process,
     /// When the run began, by its host's clock: for people.
     pub started: Timestamp,
     /// The lease object before this one, of the same run.
     pub renews: Option<Id>,
+}
+
+impl Record {
+    /// "backup 20261123-101502", "expiry"
+    pub fn what(&self) -> String {
+        self.label.as_ref().map_or_else(|| self.kind.to_string(), |label| format!("{} {label}", self.kind))
+    }
+
+    /// "process 77 of postgres on db2, since 2026-11-23T03:10:00Z"
+    pub fn who(&self) -> String {
+        let process = &self.process;
+        format!("process {} of {} on {}, since {:.0}", process.pid, process.user, process.host, self.started)
+    }
 }
 
 /// All lease objects of one run; or one object that can't be read, which may be of any run and kind.
@@ -94,8 +163,9 @@ impl Held {
         }
     }
 
+    /// Whether a run of that kind can't begin beside this one.
     fn excludes(&self, kind: LeaseKind) -> bool {
-        self.record.as_ref().is_none_or(|record| record.kind == kind)
+        self.record.as_ref().is_none_or(|record| kind.waits_for(record.kind))
     }
 
     /// Why somebody else can't have the lease now.
@@ -111,12 +181,13 @@ impl Held {
                 self.lapses()
             ));
         };
-        let process = &record.process;
+        let article = if record.kind == LeaseKind::Expire { "an" } else { "a" };
         let error = Error::conflict(format!(
-            "a {} is running already: {}, process {} of {} on {}, since {}",
-            record.kind, record.label, process.pid, process.user, process.host, record.started
+            "{article} {} is running already: {}",
+            record.kind,
+            record.label.as_ref().map_or_else(|| record.who(), |label| format!("{label}, {}", record.who()))
         ));
-        if process.is_beside(here) {
+        if record.process.is_beside(here) {
             error.with_hint("wait for it to end")
         } else {
             error.with_hint(format!(

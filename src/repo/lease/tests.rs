@@ -8,7 +8,7 @@ use crate::repo::fixture::{Fixture, name};
 use crate::repo::to_json;
 
 fn acquire(fixture: &Fixture, label: &str) -> Result<Lease> {
-    Lease::acquire(&fixture.cluster, LeaseKind::Backup, Id::random()?, &name(label))
+    Lease::acquire(&fixture.cluster, Purpose::backup(&name(label)), Id::random()?)
 }
 
 /// Puts a lease of some other process into the repository. Returns its run.
@@ -18,7 +18,8 @@ fn plant(fixture: &Fixture, process: Process, age: Duration) -> Id {
         version: VERSION,
         kind: LeaseKind::Backup,
         run,
-        label: name("theirs"),
+        label: Some(name("theirs")),
+        wal: None,
         process,
         started: Timestamp::now(),
         renews: Some(Id::random().expect("id")),
@@ -188,5 +189,62 @@ fn a_lease_that_can_not_be_read_is_respected_until_it_lapses() {
         let lease = acquire(&fixture, "ours").expect("lapsed");
         assert_eq!(leases(&fixture), 1);
         drop(lease);
+    }
+}
+
+#[test]
+fn an_expiry_begins_beside_a_backup_but_a_backup_waits_for_an_expiry() {
+    let fixture = Fixture::create();
+    let expire = || Lease::acquire(&fixture.cluster, Purpose::expire(), Id::random()?);
+    let backup = acquire(&fixture, "first").expect("acquired");
+    let expiry = expire().expect("beside a backup");
+    drop(backup);
+    let error = expire().err().expect("one at a time");
+    assert!(error.message().starts_with("an expiry is running already: process "), "{error}");
+    let error = acquire(&fixture, "second").err().expect("refused");
+    assert!(error.message().starts_with("an expiry is running already: process "), "{error}");
+    let mut expiry = Some(expiry);
+    let purpose = Purpose::backup(&name("third"));
+    let waiting = Lease::acquire_after(&fixture.cluster, purpose, Id::random().expect("id"), |by: &Held| {
+        let kind = by.record.as_ref().map(|record| record.kind);
+        assert_eq!(kind, Some(LeaseKind::Expire));
+        expiry.take().map_or(Ok(false), |expiry| expiry.release().map(|()| true))
+    });
+    drop(waiting.expect("after it"));
+    assert_eq!(leases(&fixture), 0);
+}
+
+#[test]
+fn restores_are_in_nobodys_way_and_say_what_they_need() {
+    let fixture = Fixture::create();
+    let first = "000000010000000000000002".parse().expect("a name");
+    let wal = NeededWal { first, timeline: Timeline(2) };
+    let restore =
+        || Lease::acquire(&fixture.cluster, Purpose::restore(&name("one"), wal), Id::random().expect("id"));
+    let held = [restore().expect("acquired"), restore().expect("another")];
+    drop(acquire(&fixture, "backup").expect("beside them"));
+    drop(Lease::acquire(&fixture.cluster, Purpose::expire(), Id::random().expect("id")).expect("beside"));
+    let listed = list(&fixture.cluster).expect("listed");
+    let needs: Vec<_> = listed.iter().filter_map(|held| held.record.as_ref()?.wal).collect();
+    assert_eq!(needs, [wal, wal]);
+    drop(held);
+    assert_eq!(leases(&fixture), 0);
+}
+
+#[test]
+fn of_a_backup_and_an_expiry_that_start_together_one_sees_the_other() {
+    for _ in 0..30 {
+        let fixture = Fixture::create();
+        let (backup, expiry) = std::thread::scope(|scope| {
+            let backup = scope.spawn(|| acquire(&fixture, "ours"));
+            let expire = || {
+                let lease = Lease::acquire(&fixture.cluster, Purpose::expire(), Id::random()?)?;
+                let seen = list(&fixture.cluster)?.len() > 1;
+                Ok::<_, Error>((lease, seen))
+            };
+            let expiry = scope.spawn(expire);
+            (backup.join().expect("joined"), expiry.join().expect("joined").expect("acquired"))
+        });
+        assert!(backup.is_err() || expiry.1, "neither saw the other");
     }
 }
