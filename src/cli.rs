@@ -6,6 +6,7 @@
 
 pub mod basebackup;
 pub mod connection;
+pub mod expire;
 pub mod info;
 pub mod manual;
 pub mod pin;

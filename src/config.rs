@@ -3,6 +3,7 @@
 //!
 //! Refuses unknown keys and values of the wrong kind with the line of the file that holds them.
 
+mod expire;
 mod units;
 
 use std::num::NonZeroUsize;
@@ -15,8 +16,10 @@ use crate::error::{Error, IoContext, Result};
 use crate::host;
 use crate::ident::{Id, Name};
 use crate::location::Location;
-pub use units::parse_duration;
+pub use expire::Expire;
+use expire::ExpireFile;
 use units::{Size, Span};
+pub use units::{parse_duration, parse_span};
 
 /// Read when it exists and no other file is named.
 pub const DEFAULT_FILE: &str = "/etc/pgark/pgark.toml";
@@ -45,6 +48,7 @@ pub struct Config {
     pub receive: Receive,
     pub backup: Backup,
     pub restore: Restore,
+    pub expire: Expire,
 }
 
 /// `[push]`
@@ -133,6 +137,7 @@ struct File {
     receive: ReceiveFile,
     backup: BackupFile,
     restore: RestoreFile,
+    expire: ExpireFile,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -244,6 +249,7 @@ impl Config {
                 wal_wait: span(file.backup.wal_wait, 600),
             },
             restore: Restore { jobs: file.restore.jobs.unwrap_or(cores) },
+            expire: file.expire.into(),
         })
     }
 

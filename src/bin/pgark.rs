@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use pgark::cli::expire::ExpireArgs;
 use pgark::cli::info::InfoArgs;
 use pgark::cli::manual::{CompletionArgs, ManArgs};
 use pgark::cli::pin::{PinArgs, UnpinArgs};
@@ -27,6 +28,8 @@ struct Args {
 enum Verb {
     /// Print what makes a shell complete the flags of all programs
     Completion(CompletionArgs),
+    /// Delete the backups that no rule keeps, and the WAL that nobody needs any more
+    Expire(ExpireArgs),
     /// Show backups, WAL and where one can go back to; or one backup in full
     Info(InfoArgs),
     /// Create a repository in an empty (or new) directory and print its id; harmless when it exists
@@ -54,6 +57,7 @@ impl HasCommon for Args {
 fn main() -> ExitCode {
     cli::run(Kind::exit_code, |args: Args, config| match args.verb {
         Verb::Completion(completion) => completion.run(Args::command()),
+        Verb::Expire(expire) => expire.run(config),
         Verb::Info(info) => info.run(config),
         Verb::Init => ops::init::run(config).and_then(|initialised| cli::print(&initialised.id())),
         Verb::Man(man) => man.run(Args::command()),

@@ -22,6 +22,30 @@ pub fn parse_duration(text: &str) -> std::result::Result<Duration, String> {
     Duration::try_from(signed).map_err(|_| wrong())
 }
 
+/// Parses "14 days", "2 weeks", "1 year": a calendar's units at their longest, so that a window of a month is never
+/// shorter than one. More than nothing.
+pub fn parse_span(text: &str) -> std::result::Result<Duration, String> {
+    let wrong = || format!("\"{text}\" is not a span of time: write for example \"14 days\" or \"3 months\"");
+    let span: jiff::Span = text.trim().parse().map_err(|_| wrong())?;
+    let (years, months) = (i64::from(span.get_years()), i64::from(span.get_months()));
+    let days = i64::from(span.get_weeks()) * 7 + i64::from(span.get_days()) + years * 366 + months * 31;
+    let rest = span.years(0).months(0).weeks(0).days(0);
+    let rest = jiff::SignedDuration::try_from(rest).map_err(|_| wrong())?;
+    let whole = jiff::SignedDuration::from_hours(days * 24).checked_add(rest).ok_or_else(wrong)?;
+    Duration::try_from(whole).ok().filter(|span| !span.is_zero()).ok_or_else(wrong)
+}
+
+/// A window: "14 days".
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Days(pub Duration);
+
+impl<'de> Deserialize<'de> for Days {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_span(&text).map(Days).map_err(serde::de::Error::custom)
+    }
+}
+
 /// Bytes: "512MiB", "1GiB".
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size(pub u64);
@@ -67,7 +91,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_span_is_never_shorter_than_the_calendar_says() {
+        let days = |text: &str| parse_span(text).map(|span| span.as_secs() / 86400);
+        for (text, expected) in
+            [("14 days", 14), ("14d", 14), ("2 weeks", 14), ("1 month", 31), ("1 year", 366), ("48h", 2)]
+        {
+            assert_eq!(days(text), Ok(expected), "{text}");
+        }
+        assert_eq!(parse_span("1 day 12 hours"), Ok(Duration::from_secs(36 * 3600)));
+        for bad in ["", "14", "0 days", "-3 days", "days", "a week", "14 days ago", "99999999999 years"] {
+            assert!(parse_span(bad).is_err(), "{bad}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn parsing_a_span_never_panics(text in "(-?[0-9]{1,9} ?(years?|months?|days?|h|w|s)? ?){1,3}") {
+            drop(parse_span(&text));
+        }
+
         #[test]
         fn parsing_a_size_never_panics(text in "\\PC{0,12}") {
             drop(parse_size(&text));

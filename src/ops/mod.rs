@@ -1,6 +1,7 @@
 //! The verbs: one file (or folder) each, `run()` on top, then its steps in the order in which they happen.
 
 pub mod backup;
+pub mod expire;
 pub mod info;
 pub mod init;
 pub mod look;

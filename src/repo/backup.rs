@@ -332,9 +332,10 @@ pub fn list(cluster: &Cluster) -> Result<Vec<BackupHeader>> {
     iter(cluster)?.collect()
 }
 
-/// Makes the backup not exist. Its map and packs become garbage; false when there was no such backup.
+/// Makes the backup not exist, for good when this returns. Its map and packs become garbage; false when there was
+/// no such backup.
 pub fn remove(cluster: &Cluster, label: &Name) -> Result<bool> {
-    cluster.store().delete(&cluster.layout().backup_header(label)?)
+    Ok(cluster.store().delete_durably([&cluster.layout().backup_header(label)?])? > 0)
 }
 
 #[cfg(test)]

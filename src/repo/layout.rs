@@ -231,6 +231,17 @@ pub fn parse_streamed(key: &Key) -> Option<(SegmentName, Lsn)> {
     Some((name.parse().ok()?, Lsn(end)))
 }
 
+/// The segment to which any object of a timeline's WAL belongs: all of it, a part, or a backup history file.
+pub fn parse_wal(key: &Key) -> Option<SegmentName> {
+    let whole_or_part = parse_segment(key)
+        .or_else(|| parse_partial(key).map(|(name, _)| name))
+        .or_else(|| parse_streamed(key).map(|(name, _)| name));
+    whole_or_part.or_else(|| match key.last().parse() {
+        Ok(WalFile::BackupHistory(name, _)) => Some(name),
+        _ => None,
+    })
+}
+
 pub fn parse_history(key: &Key) -> Option<Timeline> {
     match key.last().parse() {
         Ok(WalFile::History(timeline)) => Some(timeline),
@@ -294,6 +305,9 @@ mod tests {
         assert_eq!(parse_streamed(&streamed), Some((name, Lsn(0x1_2F00_0148))));
         assert_eq!((parse_segment(&streamed), parse_partial(&streamed)), (None, None));
         assert_eq!((parse_streamed(&key), parse_streamed(&partial)), (None, None));
+        let backup = layout().backup_history(name, 0x28).expect("key");
+        assert_eq!([&key, &partial, &streamed, &backup].map(parse_wal), [Some(name); 4]);
+        assert_eq!(parse_wal(&history), None);
     }
 
     proptest! {

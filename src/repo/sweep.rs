@@ -106,7 +106,6 @@ fn remove(
     Ok(swept)
 }
 
-/// What goes stays gone: nothing depends on that, for no header refers to it.
 fn remove_garbage(
     cluster: &Cluster,
     lease: &Lease,
@@ -115,6 +114,10 @@ fn remove_garbage(
     expired: Option<&Expired>,
     swept: &mut Swept,
 ) -> Result<()> {
+    // Somebody may have deleted a header a moment ago: what it referred to must not be gone before it is.
+    for label in seen.labels.iter().filter(|label| !spared.labels.contains(*label)) {
+        cluster.store().settle_deletions(&cluster.layout().backup(label)?)?;
+    }
     let is_old = |object: &Meta| lease.since().duration_since(object.modified).is_ok_and(|age| age > IDLE);
     for (pack, object) in &seen.packs {
         let ripe = expired.is_none_or(|expired| expired.packs.contains(pack) || is_old(object));
@@ -139,6 +142,8 @@ fn remove_garbage(
 /// What may be garbage.
 struct Seen {
     packs: Vec<(PackId, Meta)>,
+    /// Of backups that are there, are coming, or were.
+    labels: Vec<Name>,
     maps: Vec<(Name, Meta)>,
 }
 
@@ -151,16 +156,17 @@ impl Seen {
                 packs.push((pack, object));
             }
         }
-        let mut maps = Vec::new();
+        let (mut labels, mut maps) = (Vec::new(), Vec::new());
         for prefix in cluster.store().level(&cluster.layout().backups()?)?.prefixes {
             let Some(label) = layout::parse_backup_label(&prefix) else { continue };
             match cluster.store().head(&cluster.layout().backup_map(&label)?) {
-                Ok(object) => maps.push((label, object)),
+                Ok(object) => maps.push((label.clone(), object)),
                 Err(error) if error.kind() == Kind::NotFound => {}
                 Err(error) => return Err(error),
             }
+            labels.push(label);
         }
-        Ok(Self { packs, maps })
+        Ok(Self { packs, labels, maps })
     }
 }
 

@@ -198,8 +198,13 @@ impl Store {
             deleted += u64::from(self.delete(key)?);
             places.insert(key.parent());
         }
-        places.iter().try_for_each(|place| local::sync_removals(&self.root, place)).map_err(store_failed)?;
+        places.iter().try_for_each(|place| self.settle_deletions(place))?;
         Ok(deleted)
+    }
+
+    /// Makes deletions right below a prefix durable, whoever made them.
+    pub fn settle_deletions(&self, prefix: &Key) -> Result<()> {
+        local::sync_removals(&self.root, prefix).map_err(store_failed)
     }
 
     /// Removes a prefix's own trace where a store keeps one: the directory, if it is empty. The caller knows that

@@ -50,6 +50,12 @@ impl Candidate {
             stop_time,
         })
     }
+
+    /// Whether recovery along a path can begin with it.
+    pub fn lies_on(&self, path: &TimelineHistory) -> bool {
+        path.timeline_of(self.start) == self.start_timeline
+            && path.descends_from(self.consistent_timeline, self.consistent)
+    }
 }
 
 /// What the choice asks the archive. Segments are numbered along a path.
@@ -319,21 +325,9 @@ impl<A: Archive> Chooser<'_, A> {
 
     /// PostgreSQL stops at the first record that begins at or behind `lsn`: that one must be there.
     fn record_from(&self, lsn: Lsn, end: u64, stop: impl Fn(Lsn) -> Stop) -> Result<Located> {
-        let first = self.archive.segment_size().segment_of(lsn);
-        let mut unfinished = None;
-        let mut found = None;
-        self.archive.facts(self.path, first..=end, &mut |segment, facts| {
-            // A record that an earlier segment left unfinished is whole when another one follows it.
-            if let Some(record) = unfinished.filter(|_| facts.first_lsn.is_some()) {
-                found = Some((segment, Some(record)));
-            } else if facts.last_lsn.is_some_and(|last| last >= lsn) {
-                found = Some((segment, None));
-            }
-            let here = facts.unfinished.map(|record| record.lsn);
-            unfinished = unfinished.or(here.filter(|record| *record >= lsn));
-            Ok(if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
-        let Some((segment, record)) = found else { return Ok(Located::Behind) };
+        let Some((segment, record)) = record_from(self.archive, self.path, lsn, end)? else {
+            return Ok(Located::Behind);
+        };
         let record = match record {
             Some(record) => record,
             None => {
@@ -392,15 +386,34 @@ struct Scanned {
 
 /// The backups that recovery along a path can begin with, newest first.
 pub fn on_path<'a>(backups: &'a [Candidate], path: &TimelineHistory) -> Vec<&'a Candidate> {
-    let mut fitting: Vec<&Candidate> = backups
-        .iter()
-        .filter(|backup| {
-            path.timeline_of(backup.start) == backup.start_timeline
-                && path.descends_from(backup.consistent_timeline, backup.consistent)
-        })
-        .collect();
+    let mut fitting: Vec<&Candidate> = backups.iter().filter(|backup| backup.lies_on(path)).collect();
     fitting.sort_by_key(|backup| std::cmp::Reverse((backup.consistent, backup.stop_time)));
     fitting
+}
+
+/// Where the first whole record is that begins at or behind `lsn`: the segment up to which recovery reads for
+/// it, and its LSN if that is an earlier segment's. The segments up to `end` must exist.
+pub fn record_from<A: Archive>(
+    archive: &A,
+    path: &TimelineHistory,
+    lsn: Lsn,
+    end: u64,
+) -> Result<Option<(u64, Option<Lsn>)>> {
+    let first = archive.segment_size().segment_of(lsn);
+    let mut unfinished = None;
+    let mut found = None;
+    archive.facts(path, first..=end, &mut |segment, facts| {
+        // A record that an earlier segment left unfinished is whole when another one follows it.
+        if let Some(record) = unfinished.filter(|_| facts.first_lsn.is_some()) {
+            found = Some((segment, Some(record)));
+        } else if facts.last_lsn.is_some_and(|last| last >= lsn) {
+            found = Some((segment, None));
+        }
+        let here = facts.unfinished.map(|record| record.lsn);
+        unfinished = unfinished.or(here.filter(|record| *record >= lsn));
+        Ok(if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    Ok(found)
 }
 
 /// The first record of consecutive segments that is sought.
