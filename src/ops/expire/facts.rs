@@ -23,7 +23,7 @@ pub struct Facts {
     pub unknown: BTreeSet<Timeline>,
     pub backups: Vec<Backup>,
     pub wal: BTreeMap<Timeline, Wal>,
-    /// When something was last heard of a timeline: by whichever clock says the latest.
+    /// When WAL was last heard of on a timeline: by whichever clock says the latest.
     pub activity: BTreeMap<Timeline, Timestamp>,
     /// Those that have run out too.
     pub pins: Vec<Pinned>,

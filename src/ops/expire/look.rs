@@ -38,9 +38,7 @@ pub fn look(cluster: &Cluster, header: &ClusterHeader, evidence: &mut Evidence) 
     };
     for header in backup::iter(cluster)? {
         let header = header.map_err(unreadable)?;
-        let (timeline, stop) = (header.stop.timeline, header.stop.time);
         facts.backups.push(of_header(&header, size)?);
-        heard(&mut facts, timeline, stop);
     }
     newest_stops(&facts, evidence);
     facts.pins = pins(cluster)?;
