@@ -17,7 +17,7 @@ use crate::pg::names::SegmentName;
 use crate::repo::backup::BackupHeader;
 use crate::repo::catalog::Catalog;
 use crate::repo::lease::{self, LeaseKind};
-use crate::repo::{Cluster, ClusterHeader, backup, layout, pin, segment};
+use crate::repo::{Cluster, ClusterHeader, backup, layout, pin, segment, verified};
 use crate::store::Meta;
 
 /// So many of the newest segments of a timeline are asked when a transaction last ended.
@@ -36,9 +36,12 @@ pub fn look(cluster: &Cluster, header: &ClusterHeader, evidence: &mut Evidence) 
         pins: Vec::new(),
         restores: restores(cluster)?,
     };
+    let damaged = verified::damaged_packs(cluster).map_err(|error| error.context("nothing was expired"))?;
     for header in backup::iter(cluster)? {
         let header = header.map_err(unreadable)?;
-        facts.backups.push(of_header(&header, size)?);
+        let pack = header.packs.iter().find(|pack| damaged.contains_key(&pack.id));
+        let damage = pack.map(|pack| format!("pack {} is damaged, as `pgark verify` found", pack.id));
+        facts.backups.push(of_header(&header, size, damage)?);
     }
     newest_stops(&facts, evidence);
     facts.pins = pins(cluster)?;
@@ -60,7 +63,7 @@ fn unreadable(error: Error) -> Error {
     }
 }
 
-fn of_header(header: &BackupHeader, size: SegmentSize) -> Result<Backup> {
+fn of_header(header: &BackupHeader, size: SegmentSize, damage: Option<String>) -> Result<Backup> {
     if header.segment_size != size {
         return Err(Error::corrupt(format!(
             "nothing was expired: backup {} says that segments have {} bytes, the cluster's have {}",
@@ -70,7 +73,7 @@ fn of_header(header: &BackupHeader, size: SegmentSize) -> Result<Backup> {
         )));
     }
     let (run, stop) = (header.run, header.stop.time);
-    Ok(Backup { run, at: Candidate::of(header)?, stop, damage: None })
+    Ok(Backup { run, at: Candidate::of(header)?, stop, damage })
 }
 
 /// The backup of each timeline that ended last, in the order of the WAL, tells the server's time.

@@ -17,7 +17,7 @@ use crate::pg::lsn::{SegmentSize, Timeline};
 use crate::pg::names::SegmentName;
 use crate::repo::catalog::Catalog;
 use crate::repo::inventory::{Inventory, Volume};
-use crate::repo::lease::{self, Held, LeaseKind};
+use crate::repo::lease::{self, Held, LeaseKind, Record};
 use crate::repo::{Cluster, ClusterHeader, gap, pin};
 
 /// Looks at packs first, then at leases, then at headers: what `repo::sweep` does, for the same reason.
@@ -118,12 +118,12 @@ fn running(leases: &[Held], now: Timestamp) -> Vec<RunningBackup> {
         now.duration_since(renewed) < SignedDuration::try_from(lease::TTL).unwrap_or(SignedDuration::MAX)
     };
     let backups = leases.iter().filter(|held| fresh(held)).filter_map(|held| held.record.as_ref());
-    let backups = backups.filter(|record| record.kind == LeaseKind::Backup).map(|record| RunningBackup {
-        label: record.label.clone(),
-        started: record.started,
-        host: record.process.host.clone(),
-    });
-    backups.collect()
+    let backups = backups.filter(|record| record.kind == LeaseKind::Backup);
+    let running = |record: &Record| {
+        let (label, host) = (record.label.clone()?, record.process.host.clone());
+        Some(RunningBackup { label, started: record.started, host })
+    };
+    backups.filter_map(running).collect()
 }
 
 fn stored(inventory: &Inventory, unreferenced: Option<u64>) -> Stored {

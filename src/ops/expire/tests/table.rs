@@ -196,7 +196,11 @@ fn a_restore_to_an_earlier_point_leaves_a_branch_that_expires() {
     let mut world = daily(7).fork(2, 1, 55, "2026-11-07T18:00:00Z");
     world = world.wal(2, 55..=59, "2026-11-07T19:00:00Z");
     check(&world, "last 1", ("d5 d7", "1:5-49 1:55-69"));
-    check(&world, "daily 7", ("d1 d2 d3 d4 d5 d6 d7", "1:5-9 1:12-19 1:22-29 1:32-39 1:42-49"));
+    check(
+        &world,
+        "daily 7",
+        ("d1 d2 d3 d4 d5 d6 d7", "1:5-9 1:12-19 1:22-29 1:32-39 1:42-49 1:55-59 1:62-69"),
+    );
     for day in 8..=20 {
         world = world.backup(&format!("e{day}"), 2, day * 10, &format!("2026-11-{day:02}"));
     }
