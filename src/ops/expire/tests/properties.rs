@@ -79,7 +79,7 @@ impl Maker {
     /// The first segment that the current timeline has not.
     fn end(&self) -> u64 {
         let own = self.world.segments.keys().filter(|(timeline, _)| timeline.0 == self.current);
-        own.map(|(_, number)| number + 1).max().unwrap_or(1)
+        own.map(|(_, number)| number + 1).max().unwrap_or(1).max(self.begin() + 1)
     }
 
     fn begin(&self) -> u64 {
