@@ -6,8 +6,8 @@
 //! logged as an error. While more segments wait, `ahead.rs` takes them along; when the repository stays out of
 //! reach, `queue.rs` says what comes of it.
 
-mod ahead;
-mod outage;
+pub(in crate::ops) mod ahead;
+pub(in crate::ops) mod outage;
 mod queue;
 
 use std::fs::File;
@@ -67,6 +67,32 @@ pub fn run(config: &Config, path: &Path) -> Result<Pushed> {
     }
 }
 
+/// Stores a segment that PostgreSQL asks nobody to archive, from a copy that is known to be whole: the server may
+/// recycle its own at any moment. `data_directory` is where it comes from.
+pub(in crate::ops) fn bring_segment(
+    config: &Config,
+    data_directory: &Path,
+    name: SegmentName,
+    copy: File,
+) -> Result<Stored> {
+    let path = data_directory.join("pg_wal").join(name.to_string());
+    let repository = OnceLock::new();
+    let push = Push::by_hand(config, data_directory, &path, WalFile::Segment(name), &repository)?;
+    push.segment_from(copy, name, Extent::Whole)
+}
+
+/// Stores the history of a timeline, with those of its ancestors, from a data directory.
+pub(in crate::ops) fn bring_history(
+    config: &Config,
+    data_directory: &Path,
+    timeline: Timeline,
+) -> Result<Stored> {
+    let file = WalFile::History(timeline);
+    let path = data_directory.join("pg_wal").join(file.to_string());
+    let repository = OnceLock::new();
+    Push::by_hand(config, data_directory, &path, file, &repository)?.history(timeline)
+}
+
 /// How a push ended for which PostgreSQL is told that the file is archived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushed {
@@ -96,7 +122,19 @@ struct Push<'a> {
     lock_wait: Duration,
 }
 
-impl Push<'_> {
+impl<'a> Push<'a> {
+    fn by_hand(
+        config: &'a Config,
+        data_directory: &'a Path,
+        path: &'a Path,
+        file: WalFile,
+        repository: &'a OnceLock<Repository>,
+    ) -> Result<Self> {
+        host::refuse_foreign_root(data_directory)?;
+        let (workers, lock_wait) = (intake::workers(), config.push.lock_wait);
+        Ok(Self { config, path, file, data_directory: Some(data_directory), repository, workers, lock_wait })
+    }
+
     fn open(&self) -> Result<File> {
         let file = File::open(self.path).doing(|| format!("open {}", self.path.display()))?;
         let metadata = file.metadata().doing(|| format!("look at {}", self.path.display()))?;
@@ -123,7 +161,11 @@ impl Push<'_> {
     }
 
     fn segment(&self, name: SegmentName, extent: Extent) -> Result<Stored> {
-        let mut source = self.open()?;
+        self.segment_from(self.open()?, name, extent)
+    }
+
+    /// The content is `source`'s, at its start.
+    fn segment_from(&self, mut source: File, name: SegmentName, extent: Extent) -> Result<Stored> {
         let header = self.read_header(&mut source)?;
         let size = source.metadata().doing(|| format!("look at {}", self.path.display()))?.len();
         let timeline_match = header.check(name, size)?;

@@ -2,7 +2,7 @@
 //! runs both in its data directory and names the file relative to it.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Seek};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use super::control::ControlFile;
@@ -42,14 +42,26 @@ pub fn control_file(data_directory: Option<&Path>) -> Result<ControlFile> {
 /// Whether pg_wal holds this very segment, and all of it: names are recycled, and in a copy of a pg_wal the
 /// last segment that was written ends somewhere in the middle.
 pub fn holds_segment(data_directory: &Path, name: SegmentName, system_id: SystemId) -> Result<bool> {
-    let facts = walk(data_directory, name, system_id, Extent::Whole)?;
+    copy_segment(data_directory, name, system_id, &mut std::io::sink())
+}
+
+/// Copies a segment of pg_wal, and answers whether the copy is that very segment and whole. What the server gives
+/// to no archiver it may recycle at any moment, so only such a copy may be relied on.
+pub fn copy_segment(
+    data_directory: &Path,
+    name: SegmentName,
+    system_id: SystemId,
+    copy: &mut dyn Write,
+) -> Result<bool> {
+    let facts = walk(data_directory, name, system_id, Extent::Whole, copy)?;
     Ok(facts.is_some_and(|facts| facts.damage.is_empty()))
 }
 
 /// Where the last whole record of a segment ends that pg_wal holds, whole or not. None: it holds no such
 /// segment, or no whole record of it.
 pub fn end_of_wal(data_directory: &Path, name: SegmentName, system_id: SystemId) -> Result<Option<Lsn>> {
-    Ok(walk(data_directory, name, system_id, Extent::Partial)?.and_then(|facts| facts.end_lsn))
+    let facts = walk(data_directory, name, system_id, Extent::Partial, &mut std::io::sink())?;
+    Ok(facts.and_then(|facts| facts.end_lsn))
 }
 
 /// None: pg_wal has no file that says of itself that it is this segment.
@@ -58,6 +70,7 @@ fn walk(
     name: SegmentName,
     system_id: SystemId,
     extent: Extent,
+    copy: &mut dyn Write,
 ) -> Result<Option<SegmentFacts>> {
     let path = data_directory.join("pg_wal").join(name.to_string());
     let Some((mut file, header)) = open_segment(&path, name, system_id)? else { return Ok(None) };
@@ -66,7 +79,10 @@ fn walk(
     loop {
         match read_some(&mut file, &mut buffer).doing(|| format!("read {}", path.display()))? {
             [] => return Ok(Some(walk.finish())),
-            bytes => walk.feed(bytes),
+            bytes => {
+                walk.feed(bytes);
+                copy.write_all(bytes).doing(|| format!("copy {}", path.display()))?;
+            }
         }
     }
 }

@@ -11,6 +11,7 @@
 //! away: whoever acts on "not there" calls [`Repository::confirm`](super::Repository::confirm) first.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use super::{Cluster, ClusterHeader};
 use super::{layout, segment};
@@ -127,6 +128,24 @@ impl<'a> Catalog<'a> {
         Ok(missing.filter(|missing| *missing > from).map(|missing| missing.saturating_sub(1)))
     }
 
+    /// The runs of segments between `from` and `to`, both included, that are not there: the first `most` of them,
+    /// and how many segments are missing in all.
+    pub fn missing(&self, path: &TimelineHistory, from: u64, to: u64, most: usize) -> Result<Missing> {
+        let (mut shelf, mut missing) = (Shelf::default(), Missing::default());
+        for number in from..=to {
+            if shelf.holds(self, self.name_on(path, number))? {
+                continue;
+            }
+            missing.count = missing.count.saturating_add(1);
+            match missing.runs.last_mut() {
+                Some(run) if run.end().saturating_add(1) == number => *run = *run.start()..=number,
+                _ if missing.runs.len() < most => missing.runs.push(number..=number),
+                _ => {}
+            }
+        }
+        Ok(missing)
+    }
+
     /// The newest segment of a path from `from` on, whether there is a gap before it or not.
     pub fn newest_on(&self, path: &TimelineHistory, from: u64) -> Result<Option<u64>> {
         let mut newest = None;
@@ -144,6 +163,14 @@ impl<'a> Catalog<'a> {
         }
         Ok(newest)
     }
+}
+
+/// Segments of a path that are not there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// Their numbers, run by run, lowest first.
+    pub runs: Vec<RangeInclusive<u64>>,
+    pub count: u64,
 }
 
 /// The listing of one log number: neighbours are asked for one after the other.
@@ -288,6 +315,19 @@ mod tests {
         assert_eq!(catalog.first_missing(&histories[&Timeline(3)], 2, 8), Ok(Some(6)));
         assert_eq!(catalog.newest_on(&histories[&Timeline(3)], 2), Ok(Some(5)));
         assert_eq!(catalog.name_on(&histories[&Timeline(3)], 5).timeline, Timeline(2));
+    }
+
+    #[test]
+    fn what_is_missing_is_told_in_runs_and_counted() {
+        let fixture = Fixture::new();
+        fixture.put(1, [1, 2, 5, 7, 66]);
+        let path = TimelineHistory::without_parents(Timeline(1));
+        let missing = |from, to, most| fixture.catalog().missing(&path, from, to, most).expect("listed");
+        assert_eq!(missing(1, 2, 9), Missing::default());
+        assert_eq!(missing(1, 66, 9).runs, [3..=4, 6..=6, 8..=65]);
+        assert_eq!(missing(1, 66, 9).count, 61);
+        assert_eq!(missing(1, 66, 1), Missing { runs: vec![3..=4], count: 61 });
+        assert_eq!(missing(67, 68, 9).runs, [67..=68]);
     }
 
     #[test]

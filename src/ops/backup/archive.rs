@@ -53,18 +53,18 @@ pub struct Needed {
 
 /// What pg_stat_archiver says.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Archiver {
-    last_archived: Option<String>,
+pub struct Archiver {
+    pub last_archived: Option<String>,
     /// Seconds.
-    archived_ago: Option<f64>,
-    failures: i64,
-    last_failed: Option<String>,
+    pub archived_ago: Option<f64>,
+    pub failures: i64,
+    pub last_failed: Option<String>,
     /// Seconds.
-    failed_ago: Option<f64>,
+    pub failed_ago: Option<f64>,
 }
 
 impl Archiver {
-    fn ask(client: &mut Client) -> Result<Self> {
+    pub fn ask(client: &mut Client) -> Result<Self> {
         let sql =
             "select last_archived_wal, extract(epoch from clock_timestamp() - last_archived_time)::float8,
             failed_count, last_failed_wal, extract(epoch from clock_timestamp() - last_failed_time)::float8
@@ -87,7 +87,7 @@ impl Archiver {
     }
 
     /// Whether the server believes that it archived this segment.
-    fn claims(&self, segment: SegmentName) -> bool {
+    pub fn claims(&self, segment: SegmentName) -> bool {
         let last = self.last_archived.as_deref().and_then(|name| name.get(..24));
         last.and_then(|name| name.parse::<SegmentName>().ok()).is_some_and(|last| last >= segment)
     }

@@ -4,7 +4,7 @@
 //! run is backing up. Invariant: a backup exists when its header does, and that is written last, when
 //! everything else is durable, the WAL that makes it consistent included.
 
-mod archive;
+pub(in crate::ops) mod archive;
 mod config_files;
 mod control;
 mod copy;
@@ -16,7 +16,7 @@ mod publish;
 mod read;
 mod relations;
 mod report;
-mod same_host;
+pub(in crate::ops) mod same_host;
 mod server;
 mod session;
 mod sink;

@@ -39,7 +39,6 @@ impl Level {
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Finding {
     pub level: Level,
     /// What was looked at: a word for machines, such as "backup_age".
@@ -124,7 +123,6 @@ impl<T: PartialOrd> Limits<T> {
 
 /// A value for the graphs of a monitoring system.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Measure {
     /// Ends in its unit: `_seconds`, `_bytes`, `_percent`; a plain count has none.
     pub name: String,

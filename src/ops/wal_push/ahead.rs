@@ -75,7 +75,7 @@ fn following(asked: &Push, name: SegmentName, size: SegmentSize) -> Result<Vec<(
 }
 
 /// StatusFilePath.
-pub(super) fn is_ready(pg_wal: &Path, file: &str) -> bool {
+pub(in crate::ops) fn is_ready(pg_wal: &Path, file: &str) -> bool {
     pg_wal.join("archive_status").join(format!("{file}.ready")).exists()
 }
 

@@ -123,6 +123,21 @@ impl Held {
     }
 }
 
+/// What a record of the spool says, for those who only look.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::ops) struct Owed {
+    /// Pushes that failed in a row because the repository could not be reached.
+    pub failures: u32,
+    /// WAL that was dropped, and is not recorded in the repository yet.
+    pub gaps: Vec<Gap>,
+}
+
+/// Nothing is owed where there is no record.
+pub(in crate::ops) fn look(spool: &Spool) -> Result<Owed> {
+    let outage = Outage::read(spool)?.unwrap_or_default();
+    Ok(Owed { failures: outage.failures, gaps: outage.gaps })
+}
+
 /// Whether there is a record: one stat.
 fn is_remembered(spool: &Spool) -> bool {
     spool.directory().join(RECORD).exists()
@@ -248,6 +263,7 @@ mod tests {
         held.write().expect("written");
         let written = held.outage.clone();
         drop(held);
+        assert_eq!(look(&spool(dir.path())), Ok(Owed { failures: 5, gaps: vec![] }));
         answered(spool(dir.path())).expect("forgotten");
         let held = Held::open(spool(dir.path())).expect("ours");
         assert_eq!(held.outage, Outage { failures: 0, ..written });
