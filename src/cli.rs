@@ -5,6 +5,7 @@
 //! closed pipe) changes the exit code, and a panic ends in SIGABRT, never in a status below 126.
 
 pub mod basebackup;
+pub mod check;
 pub mod connection;
 pub mod expire;
 pub mod info;
@@ -101,10 +102,24 @@ pub fn run<A: Parser + HasCommon>(
     exit_code: fn(Kind) -> u8,
     run: impl FnOnce(A, &Config) -> Result<ExitCode>,
 ) -> ExitCode {
+    run_announcing(exit_code, |_| {}, run)
+}
+
+/// The same for those whose standard output is read by a machine: failures are announced there, too.
+pub fn run_announcing<A: Parser + HasCommon>(
+    exit_code: fn(Kind) -> u8,
+    announce: fn(&str),
+    run: impl FnOnce(A, &Config) -> Result<ExitCode>,
+) -> ExitCode {
     abort_on_panic();
     let args = match A::try_parse() {
         Ok(args) => args,
-        Err(cause) => return usage(&cause, exit_code),
+        Err(cause) => {
+            if cause.use_stderr() {
+                announce(&cause.to_string());
+            }
+            return usage(&cause, exit_code);
+        }
     };
     let common = args.common().clone();
     start_log(&common, args.log_level());
@@ -114,6 +129,7 @@ pub fn run<A: Parser + HasCommon>(
     match outcome {
         Ok(code) => code,
         Err(error) => {
+            announce(error.message());
             report(&error, common.log_format);
             ExitCode::from(exit_code(error.kind()))
         }

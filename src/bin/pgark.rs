@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use pgark::cli::expire::ExpireArgs;
 use pgark::cli::info::InfoArgs;
+use pgark::cli::check::{self, CheckArgs};
 use pgark::cli::manual::{CompletionArgs, ManArgs};
 use pgark::cli::pin::{PinArgs, UnpinArgs};
 use pgark::cli::repo::RepoArgs;
@@ -26,6 +27,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Say whether a running cluster is safe right now, as a monitoring plugin does
+    Check(Box<CheckArgs>),
     /// Print what makes a shell complete the flags of all programs
     Completion(CompletionArgs),
     /// Delete the backups that no rule keeps, and the WAL that nobody needs any more
@@ -55,7 +58,8 @@ impl HasCommon for Args {
 }
 
 fn main() -> ExitCode {
-    cli::run(Kind::exit_code, |args: Args, config| match args.verb {
+    let run = |args: Args, config: &_| match args.verb {
+        Verb::Check(check) => check.run(config),
         Verb::Completion(completion) => completion.run(Args::command()),
         Verb::Expire(expire) => expire.run(config),
         Verb::Info(info) => info.run(config),
@@ -66,5 +70,9 @@ fn main() -> ExitCode {
         Verb::Report(report) => report.run(config),
         Verb::Unpin(unpin) => unpin.run(config),
         Verb::Verify(verify) => verify.run(&args.common, config),
-    })
+    };
+    match check::is_asked(Args::command()) {
+        true => cli::run_announcing(check::exit_code, check::announce, run),
+        false => cli::run(Kind::exit_code, run),
+    }
 }

@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod expire;
 pub mod info;
+pub mod check;
 pub mod init;
 pub mod look;
 pub mod pin;

@@ -137,10 +137,11 @@ impl<'a> Catalog<'a> {
                 continue;
             }
             missing.count = missing.count.saturating_add(1);
-            match missing.runs.last_mut() {
-                Some(run) if run.end().saturating_add(1) == number => *run = *run.start()..=number,
-                _ if missing.runs.len() < most => missing.runs.push(number..=number),
-                _ => {}
+            let adjoins = |run: &&mut RangeInclusive<u64>| run.end().saturating_add(1) == number;
+            if let Some(run) = missing.runs.last_mut().filter(adjoins) {
+                *run = *run.start()..=number;
+            } else if missing.runs.len() < most {
+                missing.runs.push(number..=number);
             }
         }
         Ok(missing)

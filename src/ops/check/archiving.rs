@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::finding::{Finding, Level, Limits, Measure};
+use super::finding::{Finding, Limits, Measure};
 use super::server::{self, Server, Waiting};
 use super::settings::Way;
 use crate::error::{Error, Kind, Result};
@@ -58,7 +58,8 @@ impl Trial<'_> {
         match segment::read_header(self.cluster, name) {
             Ok(header) if header.facts.damage.is_empty() => {
                 let seconds = started.elapsed().as_secs_f64();
-                let what = format!("{name}, just ended by a WAL switch, was in the repository after {seconds:.1} s");
+                let what =
+                    format!("{name}, just ended by a WAL switch, was in the repository after {seconds:.1} s");
                 Ok(Some(Finding::ok(CHECK, what)))
             }
             Ok(header) => Ok(Some(damaged(name, &header.facts.damage.first))),
@@ -68,7 +69,8 @@ impl Trial<'_> {
     }
 
     fn missing(&self, name: SegmentName, before: &Archiver, now: &Archiver) -> Finding {
-        const WHY: &str = "what the server writes now can't be restored, and its pg_wal grows until the disk is full";
+        const WHY: &str =
+            "what the server writes now can't be restored, and its pg_wal grows until the disk is full";
         let how = self.way.describe();
         if now.claims(name) {
             let cluster = self.cluster.name();
@@ -88,15 +90,22 @@ impl Trial<'_> {
         Finding::critical(CHECK, what).because(WHY).remedy(match self.way {
             Way::None(_) => "set up archive_command = 'wal-push %p', or run wal-receive".to_string(),
             Way::Receiver => "look at the log of wal-receive, and `wal-receive --status`".to_string(),
-            _ => format!("the server's log has the messages of {how}; run it by hand as the server's user to see more"),
+            _ => format!(
+                "the server's log has the messages of {how}; run it by hand as the server's user to see more"
+            ),
         })
     }
 }
 
 fn not_allowed(role: &str) -> Finding {
-    Finding::unknown(CHECK, format!("the role \"{role}\" may not switch WAL, so it was not seen that a segment arrives"))
-        .because("settings alone do not prove that WAL gets into the repository")
-        .remedy(format!("grant execute on function pg_switch_wal() to \"{role}\"; or leave it out with --no-switch"))
+    Finding::unknown(
+        CHECK,
+        format!("the role \"{role}\" may not switch WAL, so it was not seen that a segment arrives"),
+    )
+    .because("settings alone do not prove that WAL gets into the repository")
+    .remedy(format!(
+        "grant execute on function pg_switch_wal() to \"{role}\"; or leave it out with --no-switch"
+    ))
 }
 
 fn unreadable(name: SegmentName, error: &Error) -> Finding {
@@ -122,18 +131,26 @@ pub fn archiver(client: &mut Client, way: &Way) -> Result<Option<Finding>> {
 
 fn judge_archiver(archiver: &Archiver, way: &Way) -> Finding {
     const CHECK: &str = "archiver";
-    let failing = archiver.failed_ago.filter(|failed| archiver.archived_ago.is_none_or(|done| *failed < done));
+    let failing =
+        archiver.failed_ago.filter(|failed| archiver.archived_ago.is_none_or(|done| *failed < done));
     let (Some(failed), Some(file)) = (failing, &archiver.last_failed) else {
         let what = match &archiver.last_archived {
-            Some(file) => format!("the archiver works: {file} was the last, {:.0} s ago", archiver.archived_ago.unwrap_or(0.0)),
+            Some(file) => format!(
+                "the archiver works: {file} was the last, {:.0} s ago",
+                archiver.archived_ago.unwrap_or(0.0)
+            ),
             None => "the archiver has not archived anything since the statistics were reset".to_string(),
         };
         return Finding::ok(CHECK, what);
     };
-    let since = archiver.archived_ago.map_or(String::new(), |ago| format!("; the last success was {ago:.0} s ago"));
+    let since =
+        archiver.archived_ago.map_or(String::new(), |ago| format!("; the last success was {ago:.0} s ago"));
     Finding::critical(
         CHECK,
-        format!("the archiver fails: {file}, {failed:.0} s ago, {} failures in all{since}", archiver.failures),
+        format!(
+            "the archiver fails: {file}, {failed:.0} s ago, {} failures in all{since}",
+            archiver.failures
+        ),
     )
     .because("WAL piles up in pg_wal until its disk is full and the server stops, and none of it is safe")
     .remedy(format!("the server's log has the messages of {}", way.describe()))
@@ -143,15 +160,20 @@ fn judge_archiver(archiver: &Archiver, way: &Way) -> Finding {
 pub fn backlog(waiting: Option<Waiting>, role: &str, limits: &Limits<u64>) -> (Finding, Option<Measure>) {
     const CHECK: &str = "backlog";
     let Some(waiting) = waiting else {
-        let finding = Finding::unknown(CHECK, format!("the role \"{role}\" may not see how much WAL waits to be archived"))
-            .because("a queue that grows ends with a full disk")
-            .remedy(format!("grant pg_monitor to \"{role}\""));
+        let finding = Finding::unknown(
+            CHECK,
+            format!("the role \"{role}\" may not see how much WAL waits to be archived"),
+        )
+        .because("a queue that grows ends with a full disk")
+        .remedy(format!("grant pg_monitor to \"{role}\""));
         return (finding, None);
     };
     let level = limits.of_large(&waiting.segments);
     let what = match waiting.segments {
         0 => "no WAL waits to be archived".to_string(),
-        count => format!("{count} segments wait to be archived, the first since {} s", waiting.since.as_secs()),
+        count => {
+            format!("{count} segments wait to be archived, the first since {} s", waiting.since.as_secs())
+        }
     };
     let finding = Finding::new(level, CHECK, what)
         .because("archiving does not keep up: what waits is lost with the server, and pg_wal grows")
@@ -161,6 +183,7 @@ pub fn backlog(waiting: Option<Waiting>, role: &str, limits: &Limits<u64>) -> (F
 
 #[cfg(test)]
 mod tests {
+    use super::super::finding::Level;
     use super::*;
 
     fn archiver(archived_ago: Option<f64>, failed_ago: Option<f64>) -> Level {
@@ -186,9 +209,8 @@ mod tests {
     #[test]
     fn a_queue_is_judged_by_its_length_and_what_is_not_seen_is_unknown() {
         let limits = Limits { warning: 16, critical: 128 };
-        let level = |segments| {
-            backlog(Some(Waiting { segments, since: Duration::ZERO }), "r", &limits).0.level
-        };
+        let level =
+            |segments| backlog(Some(Waiting { segments, since: Duration::ZERO }), "r", &limits).0.level;
         assert_eq!([0, 15, 16, 128].map(level).map(Level::exit_code), [0, 0, 1, 2]);
         let (unseen, measure) = backlog(None, "r", &limits);
         assert_eq!((unseen.level, measure), (Level::Unknown, None));

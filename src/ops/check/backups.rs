@@ -9,9 +9,9 @@ use super::words::span;
 use crate::error::{Kind, Result};
 use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::{Lsn, Timeline};
+use crate::repo::Cluster;
 use crate::repo::backup::{self, BackupHeader};
 use crate::repo::layout::Name;
-use crate::repo::Cluster;
 
 /// What is remembered of a header: together these may be large.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,9 +56,14 @@ pub fn read(cluster: &Cluster) -> Result<(Vec<Backup>, Vec<Finding>)> {
             // Deleted since it was listed.
             Err(error) if error.kind() == Kind::NotFound => {}
             Err(error) => findings.push(
-                Finding::critical("backup_headers", format!("the header of backup {label} can't be read: {error}"))
-                    .because("a backup without its header can't be restored")
-                    .remedy(error.hint().unwrap_or("take a backup now; `pgark verify` tells what else is damaged")),
+                Finding::critical(
+                    "backup_headers",
+                    format!("the header of backup {label} can't be read: {error}"),
+                )
+                .because("a backup without its header can't be restored")
+                .remedy(
+                    error.hint().unwrap_or("take a backup now; `pgark verify` tells what else is damaged"),
+                ),
             ),
         }
     }
@@ -83,7 +88,9 @@ pub fn age(
     let Some(newest) = usable.last() else {
         let others = match all.len() {
             0 => String::new(),
-            count => format!("; the {count} that are there lie on other timelines, or behind what this server has"),
+            count => {
+                format!("; the {count} that are there lie on other timelines, or behind what this server has")
+            }
         };
         let finding = Finding::critical(CHECK, format!("there is no backup of this server{others}"))
             .because("nothing can be restored without one, however much WAL is archived")
@@ -91,7 +98,8 @@ pub fn age(
         return (vec![finding], None);
     };
     let age = Duration::try_from(now.duration_since(newest.time)).unwrap_or_default();
-    let what = format!("the newest backup, {}, ended {} ago; {} can be used", newest.label, span(age), usable.len());
+    let what =
+        format!("the newest backup, {}, ended {} ago; {} can be used", newest.label, span(age), usable.len());
     let seconds = Limits { warning: limits.warning.as_secs(), critical: limits.critical.as_secs() };
     let measure = Measure::new("last_backup_age_seconds", age.as_secs()).limits(seconds);
     let mut findings = vec![
@@ -105,10 +113,16 @@ pub fn age(
 
 fn damaged_pages(newest: &Backup) -> Option<Finding> {
     (newest.damaged_pages > 0).then(|| {
-        let what = format!("{} pages of the cluster were damaged when backup {} was taken", newest.damaged_pages, newest.label);
+        let what = format!(
+            "{} pages of the cluster were damaged when backup {} was taken",
+            newest.damaged_pages, newest.label
+        );
         Finding::new(Level::Critical, "damaged_pages", what)
             .because("the server's own data is damaged, and backups without the damage will expire")
-            .remedy(format!("`pgark info {}` names the tables; restore an older backup beside, and pin it", newest.label))
+            .remedy(format!(
+                "`pgark info {}` names the tables; restore an older backup beside, and pin it",
+                newest.label
+            ))
     })
 }
 
@@ -139,7 +153,8 @@ pub(super) mod tests {
 
     #[test]
     fn the_newest_backup_on_the_path_counts() {
-        let all = [backup("a", 1, 0x100_0028, 60), backup("b", 1, 0x900_0028, 2), backup("c", 2, 0x500_0028, 30)];
+        let all =
+            [backup("a", 1, 0x100_0028, 60), backup("b", 1, 0x900_0028, 2), backup("c", 2, 0x500_0028, 30)];
         let path = TimelineHistory::parse(Timeline(2), b"1\t0/4000000\tx\n").expect("a history");
         let usable = on_path(&all, &path);
         assert_eq!(usable.iter().map(|backup| backup.label.as_str()).collect::<Vec<_>>(), ["a", "c"]);
@@ -150,7 +165,10 @@ pub(super) mod tests {
 
     #[test]
     fn no_backup_is_the_worst_age_and_one_from_the_future_the_best() {
-        assert_eq!(age(&[], &[], now(), &limits()).0.first().map(|finding| finding.level), Some(Level::Critical));
+        assert_eq!(
+            age(&[], &[], now(), &limits()).0.first().map(|finding| finding.level),
+            Some(Level::Critical)
+        );
         let future = [backup("a", 1, 40, -1)];
         assert_eq!(age(&future, &future, now(), &limits()).1.map(|measure| measure.value), Some(0));
     }

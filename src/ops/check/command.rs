@@ -117,7 +117,9 @@ mod tests {
 
     #[test]
     fn other_commands_are_not_wal_push() {
-        for other in ["", "cp %p /archive/%f", "pgbackrest archive-push %p", "/opt/wal-pushing %p", "/bin/true"] {
+        for other in
+            ["", "cp %p /archive/%f", "pgbackrest archive-push %p", "/opt/wal-pushing %p", "/bin/true"]
+        {
             assert_eq!(named(other), None, "{other}");
         }
     }

@@ -56,8 +56,11 @@ pub fn spool(config: &Config, data_directory: &Path) -> Finding {
     }
     match owed.failures {
         0 => Finding::ok(CHECK, "wal-push owes the repository nothing"),
-        failures => Finding::warning(CHECK, format!("wal-push could not reach the repository {failures} times in a row"))
-            .because("WAL piles up in pg_wal meanwhile")
-            .remedy("the server's log says why; is the repository's disk mounted there?"),
+        failures => Finding::warning(
+            CHECK,
+            format!("wal-push could not reach the repository {failures} times in a row"),
+        )
+        .because("WAL piles up in pg_wal meanwhile")
+        .remedy("the server's log says why; is the repository's disk mounted there?"),
     }
 }

@@ -25,7 +25,7 @@ pub struct CheckRecord {
 
 impl Record for CheckRecord {
     const KIND: &'static str = "check";
-    const FORMAT: &'static str = "pgark check record";
+    const FORMAT: &'static str = "pgark check";
     const VERSION: u32 = 1;
 }
 

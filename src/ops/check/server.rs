@@ -198,7 +198,8 @@ pub fn waiting(client: &mut Client) -> Result<Option<Waiting>> {
     if !may(client, "pg_ls_archive_statusdir()")? {
         return Ok(None);
     }
-    let sql = "select count(*), coalesce(extract(epoch from clock_timestamp() - min(modification)), 0)::bigint
+    let sql =
+        "select count(*), coalesce(extract(epoch from clock_timestamp() - min(modification)), 0)::bigint
          from pg_ls_archive_statusdir() where name ~ '^[0-9A-F]{24}\\.ready$'";
     let row = client.query_one(sql, &[])?;
     let number = |column| -> Result<u64> { Ok(u64::try_from(row.get::<i64>(column)?).unwrap_or_default()) };

@@ -269,9 +269,11 @@ pub(super) mod tests {
 
     #[test]
     fn a_standby_need_not_archive() {
-        let standby = Server { in_recovery: true, ..server(&[("archive_mode", "off"), ("archive_timeout", "0")]) };
+        let standby =
+            Server { in_recovery: true, ..server(&[("archive_mode", "off"), ("archive_timeout", "0")]) };
         assert_eq!(trouble(&standby, &[], None), Vec::<String>::new());
-        let always = Server { in_recovery: true, ..server(&[("archive_mode", "always"), ("archive_command", "")]) };
+        let always =
+            Server { in_recovery: true, ..server(&[("archive_mode", "always"), ("archive_command", "")]) };
         assert_eq!(trouble(&always, &[], None), ["CRITICAL archiving"]);
     }
 }

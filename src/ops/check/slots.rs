@@ -124,6 +124,9 @@ mod tests {
         assert_eq!(judged(flushed, &way).level, Level::Ok);
         let nothing_else = Way::None("archive_mode is off");
         assert_eq!(judged(slot("pgark", false, 0), &nothing_else).level, Level::Critical);
-        assert_eq!(judged(slot("pgark", false, 0), &Way::Command("wal-push %p".into())).level, Level::Warning);
+        assert_eq!(
+            judged(slot("pgark", false, 0), &Way::Command("wal-push %p".into())).level,
+            Level::Warning
+        );
     }
 }

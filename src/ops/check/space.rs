@@ -52,12 +52,19 @@ pub struct SpaceLimits {
 }
 
 /// `per_day`: bytes that come in a day, if that is known.
-pub fn judge(place: &Place, space: Space, per_day: Option<u64>, limits: &SpaceLimits) -> (Finding, Vec<Measure>) {
+pub fn judge(
+    place: &Place,
+    space: Space,
+    per_day: Option<u64>,
+    limits: &SpaceLimits,
+) -> (Finding, Vec<Measure>) {
     let lasts = per_day.filter(|rate| *rate > 0).map(|rate| lasts(space.free, rate));
     let level = limits.free_percent.of_small(&space.percent());
     let level = lasts.map_or(level, |lasts| level.max(limits.full_in.of_small(&lasts)));
     let rate = match per_day.zip(lasts) {
-        Some((rate, lasts)) => format!("; {} came in a day: full in {} if nothing is removed", bytes(rate), span(lasts)),
+        Some((rate, lasts)) => {
+            format!("; {} came in a day: full in {} if nothing is removed", bytes(rate), span(lasts))
+        }
         None => String::new(),
     };
     let (name, free, percent) = (place.what, bytes(space.free), space.percent());
@@ -100,7 +107,12 @@ fn lasts(free: u64, per_day: u64) -> Duration {
 }
 
 /// Bytes that WAL and backups bring in a day. None: too little was seen.
-pub fn per_day(catalog: &Catalog<'_>, timeline: Timeline, backups: &[Backup], now: Timestamp) -> Result<Option<u64>> {
+pub fn per_day(
+    catalog: &Catalog<'_>,
+    timeline: Timeline,
+    backups: &[Backup],
+    now: Timestamp,
+) -> Result<Option<u64>> {
     let mut objects = Vec::new();
     for log in catalog.logs(timeline)?.into_iter().rev().take(LOGS) {
         let key = catalog.cluster().layout().log(timeline, log)?;
@@ -155,12 +167,13 @@ mod tests {
         assert_eq!(level(50, Some(10 * GIB)), Level::Ok);
         assert_eq!(level(50, Some(20 * GIB)), Level::Warning);
         assert_eq!(level(50, Some(60 * GIB)), Level::Critical);
-        let (finding, measures) = judge(&PG_WAL, Space { free: 50 * GIB, total: 100 * GIB }, Some(10 * GIB), &limits());
+        let (finding, measures) =
+            judge(&PG_WAL, Space { free: 50 * GIB, total: 100 * GIB }, Some(10 * GIB), &limits());
         assert!(finding.what.contains("full in 5 d"), "{}", finding.what);
-        assert_eq!(measures.iter().map(Measure::perfdata).collect::<Vec<_>>(), [
-            format!("pg_wal_space_free={}B;;;0", 50 * GIB),
-            "pg_wal_space_free=50%;10:;5:;0".to_string(),
-        ]);
+        assert_eq!(
+            measures.iter().map(Measure::perfdata).collect::<Vec<_>>(),
+            [format!("pg_wal_space_free={}B;;;0", 50 * GIB), "pg_wal_space_free=50%;10:;5:;0".to_string(),]
+        );
     }
 
     fn object(seconds: u64, size: u64) -> Meta {

@@ -76,9 +76,10 @@ pub fn age(
         Some(0) => ", and the server has written nothing since".to_string(),
         Some(behind) => format!("; {} that the server has are not here yet", bytes(behind)),
     };
-    let finding = Finding::new(level, CHECK, format!("the newest segment, {name}, came {} ago{since}", span(age)))
-        .because(WHY)
-        .remedy("set archive_timeout, or run wal-receive; if archiving fails, see that finding");
+    let finding =
+        Finding::new(level, CHECK, format!("the newest segment, {name}, came {} ago{since}", span(age)))
+            .because(WHY)
+            .remedy("set archive_timeout, or run wal-receive; if archiving fails, see that finding");
     let seconds = Limits { warning: limits.warning.as_secs(), critical: limits.critical.as_secs() };
     Ok((finding, Some(Measure::new("last_wal_age_seconds", age.as_secs()).limits(seconds))))
 }
@@ -125,7 +126,11 @@ pub fn holes(
         let story = story.map_or(String::new(), |gap| format!(": {}", gap.story()));
         let what = format!("{} missing from the archive{story}", verb(&path.names(run), run));
         let level = if cuts_newest { Level::Critical } else { Level::Warning };
-        findings.push(Finding::new(level, CHECK, what).because(why(cuts_newest)).remedy(remedy(healable, run, cuts_newest)));
+        findings.push(Finding::new(level, CHECK, what).because(why(cuts_newest)).remedy(remedy(
+            healable,
+            run,
+            cuts_newest,
+        )));
     }
     let untold = missing.runs.len().saturating_sub(TOLD);
     if untold > 0 {
@@ -153,11 +158,17 @@ fn why(cuts_newest: bool) -> &'static str {
 fn remedy(healable: usize, run: &RangeInclusive<u64>, cuts_newest: bool) -> String {
     let count = run.end().saturating_sub(*run.start()).saturating_add(1);
     match (healable, cuts_newest) {
-        (0, true) => "if another server's pg_wal still has it, run `pgark check --heal` there, or wal-push it; else \
+        (0, true) => {
+            "if another server's pg_wal still has it, run `pgark check --heal` there, or wal-push it; else \
                       take a backup now"
-            .to_string(),
-        (0, false) => "if another server's pg_wal still has it, wal-push it; else nothing is to be done".to_string(),
-        (here, _) => format!("this server's pg_wal has {here} of the {count}: run `pgark check --heal` on its host"),
+                .to_string()
+        }
+        (0, false) => {
+            "if another server's pg_wal still has it, wal-push it; else nothing is to be done".to_string()
+        }
+        (here, _) => {
+            format!("this server's pg_wal has {here} of the {count}: run `pgark check --heal` on its host")
+        }
     }
 }
 
@@ -171,9 +182,14 @@ pub fn timeline(path: &Path<'_>, known: bool, server: &Server) -> Result<Vec<Fin
     } else {
         let file = WalFile::History(timeline);
         findings.push(
-            Finding::critical(CHECK, format!("the repository lacks {file}, the history of the server's timeline"))
-                .because("a restore can't follow this timeline, and another promotion may take its number again")
-                .remedy(format!("run `pgark check --heal` on its host, or `wal-push pg_wal/{file}` in its data directory")),
+            Finding::critical(
+                CHECK,
+                format!("the repository lacks {file}, the history of the server's timeline"),
+            )
+            .because("a restore can't follow this timeline, and another promotion may take its number again")
+            .remedy(format!(
+                "run `pgark check --heal` on its host, or `wal-push pg_wal/{file}` in its data directory"
+            )),
         );
     }
     findings.extend(taken_over(path, server)?);
@@ -196,7 +212,8 @@ fn taken_over(path: &Path<'_>, server: &Server) -> Result<Option<Finding>> {
 
 fn forks(catalog: &Catalog<'_>, server: &Server) -> Result<Vec<(Timeline, Lsn)>> {
     let histories = catalog.histories()?;
-    let left = |history: &TimelineHistory| history.switch_point(server.timeline).filter(|fork| *fork < server.end);
+    let left =
+        |history: &TimelineHistory| history.switch_point(server.timeline).filter(|fork| *fork < server.end);
     let newest_first = histories.values().rev();
     Ok(newest_first.filter_map(|history| Some((history.timeline(), left(history)?))).collect())
 }
@@ -248,7 +265,10 @@ mod tests {
         let findings = holes(&path, &missing, &backups, |name| name.segment == 8);
         assert_eq!(levels(&findings), [Level::Critical, Level::Warning]);
         let texts: Vec<&str> = findings.iter().map(|finding| finding.what.as_str()).collect();
-        assert_eq!(texts[0], "000000010000000000000007 to 000000010000000000000008 are missing from the archive");
+        assert_eq!(
+            texts[0],
+            "000000010000000000000007 to 000000010000000000000008 are missing from the archive"
+        );
         assert_eq!(texts[1], "000000010000000000000003 is missing from the archive");
         assert!(findings[0].remedy.as_ref().is_some_and(|remedy| remedy.contains("has 1 of the 2")));
     }
@@ -294,7 +314,8 @@ mod tests {
         };
         assert_eq!(judge(true, 9 * MIB), [Level::Ok]);
         assert_eq!(judge(false, 9 * MIB), [Level::Critical]);
-        segment::put_plain(&fixture.cluster, WalFile::History(Timeline(2)), b"1\t0/500028\tx\n").expect("stored");
+        segment::put_plain(&fixture.cluster, WalFile::History(Timeline(2)), b"1\t0/500028\tx\n")
+            .expect("stored");
         assert_eq!(judge(true, 9 * MIB), [Level::Ok], "nothing was archived on it");
         put(&fixture, 2, &[5]);
         assert_eq!(judge(true, 9 * MIB), [Level::Ok, Level::Warning]);
