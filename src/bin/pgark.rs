@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use pgark::cli::check::{self, CheckArgs};
 use pgark::cli::expire::ExpireArgs;
 use pgark::cli::info::InfoArgs;
-use pgark::cli::check::{self, CheckArgs};
 use pgark::cli::manual::{CompletionArgs, ManArgs};
 use pgark::cli::pin::{PinArgs, UnpinArgs};
 use pgark::cli::repo::RepoArgs;

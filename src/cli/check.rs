@@ -69,6 +69,10 @@ struct Thresholds {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     rpo: Option<Duration>,
 
+    /// The repository must have been verified, all of it, since: else it is a warning
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    max_verify_age: Option<Duration>,
+
     /// Age of the newest backup from which on it is a warning
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "26h")]
     warn_backup_age: Duration,
@@ -155,6 +159,7 @@ impl CheckArgs {
             heal: self.heal,
             record: !self.no_record,
             rpo: self.thresholds.rpo,
+            verify_age: self.thresholds.max_verify_age,
             limits: self.thresholds.limits(),
         };
         let report = check::run(config, &request)?;

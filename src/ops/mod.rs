@@ -1,9 +1,9 @@
 //! The verbs: one file (or folder) each, `run()` on top, then its steps in the order in which they happen.
 
 pub mod backup;
+pub mod check;
 pub mod expire;
 pub mod info;
-pub mod check;
 pub mod init;
 pub mod look;
 pub mod pin;

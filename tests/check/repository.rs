@@ -51,7 +51,9 @@ fn old_backups_are_told_by_the_limits() {
     let scene = Scene::new();
     scene.check(&["--warn-backup-age", "0s"]).finds(&["warning backup_age"]);
     scene.check(&["--crit-backup-age", "0s"]).finds(&["critical backup_age"]);
-    scene.check(&["--warn-free", "100"]).finds(&["warning pg_wal_space", "warning repository_space"]);
+    scene
+        .check(&["--warn-free", "100", "--crit-free", "0"])
+        .finds(&["warning pg_wal_space", "warning repository_space"]);
 }
 
 #[test]

@@ -89,7 +89,6 @@ fn wal_receive_alone_is_enough_while_it_runs() {
         "critical archiving",
         "critical segment_arrives",
         "critical slot",
-        "warning archive_timeout",
     ]);
 }
 

@@ -18,6 +18,7 @@ mod server;
 mod settings;
 mod slots;
 mod space;
+mod verified;
 mod wal;
 mod words;
 
@@ -36,6 +37,7 @@ use crate::pg::lsn::SystemId;
 use crate::pg::replication::SlotName;
 use crate::repo::backup;
 use crate::repo::catalog::Catalog;
+use crate::repo::verified::verifications;
 use crate::repo::{Cluster, Repository, incarnations};
 use backups::Backup;
 use finding::{Finding, Limits, Measure, worst};
@@ -63,6 +65,8 @@ pub struct Request {
     pub record: bool,
     /// So much time of work may be lost at most.
     pub rpo: Option<Duration>,
+    /// The repository must have been verified since.
+    pub verify_age: Option<Duration>,
     pub limits: AllLimits,
 }
 
@@ -351,6 +355,7 @@ impl Check<'_> {
             self.seen.findings.extend(wal::timeline(&path, known, server)?);
         }
         self.seen.findings.extend(leases::judge(cluster)?);
+        self.tell(verified::judge(&verifications(cluster)?, now, self.request.verify_age));
         let per_day = space::per_day(&path.catalog, path.history.timeline(), &usable, now)?;
         let space = Space::of(self.config.repo()?.directory())?;
         self.seen.add(space::judge(&REPOSITORY, space, per_day, &self.space_limits()));
