@@ -10,6 +10,7 @@ pub mod connection;
 pub mod expire;
 pub mod info;
 pub mod manual;
+pub mod metrics;
 pub mod pin;
 pub mod present;
 pub mod repo;

@@ -7,6 +7,7 @@ use pgark::cli::check::{self, CheckArgs};
 use pgark::cli::expire::ExpireArgs;
 use pgark::cli::info::InfoArgs;
 use pgark::cli::manual::{CompletionArgs, ManArgs};
+use pgark::cli::metrics::MetricsArgs;
 use pgark::cli::pin::{PinArgs, UnpinArgs};
 use pgark::cli::repo::RepoArgs;
 use pgark::cli::report::ReportArgs;
@@ -39,6 +40,8 @@ enum Verb {
     Init,
     /// Write the man pages of all programs
     Man(ManArgs),
+    /// The numbers of the repository for a monitor: OpenMetrics, as text or over HTTP
+    Metrics(MetricsArgs),
     /// Keep a backup from being expired, or list what is kept
     Pin(PinArgs),
     /// Look at stored objects by their keys
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Verb::Info(info) => info.run(config),
         Verb::Init => ops::init::run(config).and_then(|initialised| cli::print(&initialised.id())),
         Verb::Man(man) => man.run(Args::command()),
+        Verb::Metrics(metrics) => metrics.run(config),
         Verb::Pin(pin) => pin.run(config),
         Verb::Repo(repo) => repo.run(config),
         Verb::Report(report) => report.run(config),

@@ -6,6 +6,7 @@ pub mod expire;
 pub mod info;
 pub mod init;
 pub mod look;
+pub mod metrics;
 pub mod pin;
 pub mod report;
 pub mod restore;
