@@ -37,8 +37,19 @@ fn a_real_archive_has_all_metrics_and_dashboard_and_alerts_use_no_others() {
     run(&mut repo.basebackup(&primary)).succeeds();
     primary.psql("create table t as select 1 as a");
     primary.archive_everything();
+    let before = run(&mut repo.pgark(&["metrics"])).succeeds();
+    assert!(!before.contains("pgark_check_") && !before.contains("pgark_verify_"), "nobody looked yet");
+    run(&mut repo.pgark(&["verify"])).succeeds();
+    let checked = run(repo.pgark(&["check", "--no-switch"]).envs(primary.env()));
     let text = run(&mut repo.pgark(&["metrics"])).succeeds();
     assert!(text.ends_with("# EOF\n"), "{text}");
+    assert_eq!(value(&text, "pgark_verify_sound"), 1.0);
+    assert_eq!(value(&text, "pgark_verify_damaged_objects"), 0.0);
+    assert_eq!(value(&text, "pgark_damaged_packs"), 0.0);
+    assert_eq!(Some(value(&text, "pgark_check_status")), checked.code.map(f64::from), "{checked}");
+    let server =
+        text.lines().find(|line| line.contains("check=\"server\"")).unwrap_or_else(|| panic!("{text}"));
+    assert!(server.starts_with("pgark_check_finding_status{") && server.ends_with(" 0.0"), "{server}");
     assert_eq!(value(&text, "pgark_backups"), 1.0);
     assert_eq!(value(&text, "pgark_up"), 1.0);
     assert_eq!(value(&text, "pgark_backups_broken"), 0.0);

@@ -91,6 +91,19 @@ fn an_archive_without_backups_and_one_of_two_incarnations_have_pages() {
 }
 
 #[test]
+fn what_a_check_found_is_on_the_page() {
+    let repo = TestRepo::golden();
+    let file = repo.scratch().join("report.html");
+    let nobody = [("PGHOST", "127.0.0.1"), ("PGPORT", "1")];
+    run(repo.pgark(&["check"]).envs(nobody)).fails_with(2, "");
+    run(repo.pgark(&["report", "--html"]).arg(&file)).succeeds();
+    let page = std::fs::read_to_string(&file).expect("a page");
+    elements(&page);
+    let found = page.split("checked the cluster").nth(1).unwrap_or_else(|| panic!("no check in {page}"));
+    assert!(found.contains("<span class=\"bad\">critical: "), "{found}");
+}
+
+#[test]
 fn what_verifications_found_is_on_the_page() {
     let repo = TestRepo::golden();
     let file = repo.scratch().join("report.html");

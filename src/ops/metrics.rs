@@ -5,6 +5,7 @@
 //! not go on seeing yesterday's numbers.
 
 mod gather;
+mod looks;
 mod serve;
 mod sheet;
 
@@ -18,6 +19,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::pg::lsn::SystemId;
+use crate::repo::Repository;
 use sheet::Sheet;
 
 /// Of what.
@@ -54,7 +56,9 @@ pub fn collect(config: &Config, request: &Request) -> Result<Collected> {
 fn fill(sheet: &mut Sheet, config: &Config, request: &Request, now: Timestamp) -> Result<()> {
     let Request { all_clusters, system_id } = *request;
     let look = info::Request { all_clusters, system_id, now };
-    gather::summary(sheet, &info::look(config, &look)?);
+    let summary = info::look(config, &look)?;
+    gather::summary(sheet, &summary);
+    looks::add(sheet, &Repository::open(config.repo()?, config.repo_id)?, &summary)?;
     gather::space(sheet, config.repo()?.directory())
 }
 

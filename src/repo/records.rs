@@ -2,7 +2,8 @@
 //! are created once, whole, under a random id, and deleted; never edited. Each kind has a directory of its
 //! own: `<cluster>/<system-id>/<kind>/<id>.json`. `docs/repository-format.md`, "Records", is the norm.
 //!
-//! Refuses to overlook a record that can't be read: whoever decides by them must know all.
+//! Refuses to overlook a record that can't be read: whoever decides by them must know all. Only of news, by which
+//! nobody decides, that is no more than a warning.
 
 use std::time::SystemTime;
 
@@ -77,6 +78,17 @@ pub fn list<T: Record>(cluster: &Cluster) -> Result<Vec<Found<T>>> {
     }
     found.sort_by_key(|found| (found.created, found.id));
     Ok(found)
+}
+
+/// The records of a kind that nobody decides by, oldest first. If one can't be read, there are none.
+pub fn news<T: Record>(cluster: &Cluster) -> Result<Vec<Found<T>>> {
+    match list(cluster) {
+        Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Configuration) => {
+            tracing::warn!("{error}; all records of that kind are passed over");
+            Ok(Vec::new())
+        }
+        found => found,
+    }
 }
 
 /// Deletes a record; false when there was none.

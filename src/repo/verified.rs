@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Cluster;
 use super::layout::{Id, Name, PackId};
 use super::records::{self, Found, Record};
-use crate::error::{Kind, Result};
+use crate::error::Result;
 
 /// How many ends of verifications are kept.
 const KEPT: usize = 20;
@@ -140,12 +140,12 @@ pub fn finished(cluster: &Cluster, verification: &Verification) -> Result<()> {
 
 /// How verifications ended, oldest first.
 pub fn verifications(cluster: &Cluster) -> Result<Vec<Found<Verification>>> {
-    readable(cluster)
+    records::news(cluster)
 }
 
 /// Where the next portion goes on: the newest position, and all that it makes superfluous.
 pub fn position(cluster: &Cluster) -> Result<(Option<Position>, Vec<Id>)> {
-    let mut all = readable::<Position>(cluster)?;
+    let mut all = records::news::<Position>(cluster)?;
     let ids = all.iter().map(|found| found.id).collect();
     Ok((all.pop().map(|found| found.record), ids))
 }
@@ -178,7 +178,7 @@ pub fn damaged_packs(cluster: &Cluster) -> Result<BTreeMap<PackId, DamagedPack>>
 /// Records damage that is not recorded yet. Then forgets records that say less than these, those of packs that are
 /// `sound` now, and those of packs that are gone.
 pub fn note_damage(cluster: &Cluster, damage: &[DamagedPack], sound: impl Fn(PackId) -> bool) -> Result<()> {
-    let recorded = readable::<DamagedPack>(cluster)?;
+    let recorded = records::news::<DamagedPack>(cluster)?;
     for found in damage {
         if !recorded.iter().any(|old| old.record.says_all_of(found)) {
             records::put(cluster, found)?;
@@ -209,17 +209,6 @@ fn is_over(cluster: &Cluster, pack: PackId) -> Result<bool> {
         }
     }
     Ok(true)
-}
-
-/// The records of a kind. They are news, not facts to decide by: if one can't be read, there are none.
-fn readable<T: Record>(cluster: &Cluster) -> Result<Vec<Found<T>>> {
-    match records::list(cluster) {
-        Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Configuration) => {
-            tracing::warn!("{error}; all records of that kind are passed over");
-            Ok(Vec::new())
-        }
-        found => found,
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The results of checks in the repository, for `pgark report`: the newest few of each host.
+//! The results of checks in the repository, for `pgark report` and `pgark metrics`: the newest few of each host.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ impl Record for CheckRecord {
 
 /// All that are kept, oldest first.
 pub fn list(cluster: &Cluster) -> Result<Vec<Found<CheckRecord>>> {
-    records::list(cluster)
+    records::news(cluster)
 }
 
 /// Keeps a result and deletes older ones of its host.

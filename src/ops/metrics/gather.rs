@@ -1,6 +1,6 @@
-//! What the metrics are: names, units and meaning, from the account that `info` prints and from the records of
-//! checks and verifications. `docs/metrics.md` lists them; dashboards and alerts depend on the names, so that one
-//! is added, never changed.
+//! What the metrics are: names, units and meaning, from the account that `info` prints (in `looks.rs`: from the
+//! records of checks and verifications). `docs/metrics.md` lists them; dashboards and alerts depend on the names, so
+//! that one is added, never changed.
 //!
 //! Moments are given as Unix times, not as ages: an age in a file grows old with the file.
 
@@ -8,12 +8,13 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::sheet::{Labels, Sheet};
+use super::sheet::{Labels, Sheet, seconds};
 use crate::error::{IoContext, Result};
 use crate::ident::Name;
 use crate::ops::info::summary::{
     BackupSummary, HoleSummary, Incarnation, Summary, TimelineSummary, WindowSummary,
 };
+use crate::pg::lsn::SystemId;
 
 /// One incarnation and the cluster that it belongs to.
 struct Part<'a> {
@@ -23,7 +24,7 @@ struct Part<'a> {
 
 impl Part<'_> {
     fn labels(&self) -> Labels {
-        vec![("cluster", self.cluster.to_string()), ("system_id", self.incarnation.system_id.to_string())]
+        of_incarnation(self.cluster, self.incarnation.system_id)
     }
 
     fn with(&self, name: &'static str, value: impl ToString) -> Labels {
@@ -32,9 +33,14 @@ impl Part<'_> {
         labels
     }
 
+    /// They are in the order in which they ended.
     fn newest(&self) -> Option<&BackupSummary> {
-        self.incarnation.backups.iter().max_by_key(|backup| backup.stop_time)
+        self.incarnation.backups.last()
     }
+}
+
+pub fn of_incarnation(cluster: &Name, id: SystemId) -> Labels {
+    vec![("cluster", cluster.to_string()), ("system_id", id.to_string())]
 }
 
 /// A metric with at most one value for each incarnation.
@@ -56,7 +62,7 @@ const BACKUPS: [OfPart; 11] = [
         part.newest().map(|backup| seconds(backup.stop_time))
     }),
     ("pgark_backup_oldest_stop_timestamp_seconds", "When the oldest backup ended, by the server", |part| {
-        part.incarnation.backups.iter().map(|backup| seconds(backup.stop_time)).reduce(f64::min)
+        part.incarnation.backups.first().map(|backup| seconds(backup.stop_time))
     }),
     ("pgark_backup_newest_duration_seconds", "How long the newest backup took", |part| {
         part.newest().map(|backup| backup.duration_seconds as f64)
@@ -186,8 +192,4 @@ pub fn looked(sheet: &mut Sheet, cluster: &Name, up: bool, now: Timestamp) {
     sheet.gauge("pgark_up", help, [(labels, f64::from(u8::from(up)))]);
     let help = "When these metrics were collected, by this host";
     sheet.gauge("pgark_collected_timestamp_seconds", help, [(Vec::new(), seconds(now))]);
-}
-
-fn seconds(time: Timestamp) -> f64 {
-    time.as_microsecond() as f64 / 1e6
 }

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::AtomicU64;
 
+use jiff::Timestamp;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -39,6 +40,11 @@ impl Sheet {
             .map_err(|cause| Error::bug(format!("could not write the metrics: {cause}")))?;
         Ok(text)
     }
+}
+
+/// A moment as a metric: a Unix time.
+pub fn seconds(time: Timestamp) -> f64 {
+    time.as_microsecond() as f64 / 1e6
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use jiff::Timestamp;
 use super::html::{Html, Table};
 use super::page::minute;
 use crate::error::Result;
+use crate::ops::check::finding::Level;
+use crate::ops::check::record::{self, CheckRecord};
 use crate::repo::Cluster;
 use crate::repo::verified::{self, Scope, Verification};
 use crate::words::{bytes, span};
@@ -26,13 +28,15 @@ pub struct Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Good,
+    Warning,
     Bad,
 }
 
 /// The newest looks, newest first.
 pub fn read(cluster: &Cluster) -> Result<Vec<Event>> {
-    let verifications = verified::verifications(cluster)?;
-    let mut events: Vec<Event> = verifications.into_iter().map(|found| verification(&found.record)).collect();
+    let (verifications, checks) = (verified::verifications(cluster)?, record::list(cluster)?);
+    let mut events: Vec<Event> = verifications.iter().map(|found| verification(&found.record)).collect();
+    events.extend(checks.iter().map(|found| check(&found.record)));
     events.sort_by_key(|event| std::cmp::Reverse(event.time));
     events.truncate(NEWEST);
     Ok(events)
@@ -70,11 +74,35 @@ fn findings(record: &Verification) -> String {
     found.join(", ")
 }
 
+fn check(record: &CheckRecord) -> Event {
+    let remarkable: Vec<&str> = record
+        .findings
+        .iter()
+        .filter(|finding| finding.level != Level::Ok)
+        .map(|finding| finding.what.as_str())
+        .collect();
+    Event {
+        time: record.started,
+        host: record.host.clone(),
+        what: "checked the cluster".to_string(),
+        outcome: match record.level {
+            Level::Ok => Outcome::Good,
+            Level::Unknown | Level::Warning => Outcome::Warning,
+            Level::Critical => Outcome::Bad,
+        },
+        found: match remarkable.is_empty() {
+            true => record.level.word().to_lowercase(),
+            false => format!("{}: {}", record.level.word().to_lowercase(), remarkable.join("; ")),
+        },
+    }
+}
+
 pub fn table(events: &[Event]) -> Option<Html> {
     let mut table = Table::new(&["when", "where", "what", "found"]);
     for event in events {
         let class = match event.outcome {
             Outcome::Good => "good",
+            Outcome::Warning => "warn",
             Outcome::Bad => "bad",
         };
         table.row([
@@ -90,6 +118,24 @@ pub fn table(events: &[Event]) -> Option<Html> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_check_is_told_with_what_it_found() {
+        use crate::ops::check::finding::Finding;
+        let findings =
+            vec![Finding::ok("fsync", "fsync is on"), Finding::warning("backup_age", "the backup is old")];
+        let record = |level, findings| CheckRecord {
+            host: "db1".into(),
+            started: "2026-11-23T03:00:00Z".parse().expect("time"),
+            level,
+            findings,
+            measures: Vec::new(),
+        };
+        let warned = check(&record(Level::Warning, findings));
+        assert_eq!((warned.outcome, warned.found.as_str()), (Outcome::Warning, "warning: the backup is old"));
+        let fine = check(&record(Level::Ok, vec![Finding::ok("fsync", "fsync is on")]));
+        assert_eq!((fine.outcome, fine.found.as_str()), (Outcome::Good, "ok"));
+    }
 
     fn record(damaged: u64, sound: bool) -> Verification {
         Verification {
