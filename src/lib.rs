@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod config;
 pub mod detach;
+pub mod disk;
 pub mod durable;
 pub mod error;
 pub mod flock;

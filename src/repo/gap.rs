@@ -111,7 +111,7 @@ pub fn put(cluster: &Cluster, gap: &Gap) -> Result<()> {
 pub fn list(cluster: &Cluster) -> Result<Vec<Gap>> {
     let mut gaps = Vec::new();
     for object in cluster.store().level(&cluster.layout().gaps()?)?.objects {
-        if layout::parse_gap(&object.key).is_none() {
+        if layout::parse_id(&object.key).is_none() {
             continue;
         }
         match cluster.store().get(&object.key) {

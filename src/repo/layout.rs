@@ -261,15 +261,8 @@ pub fn parse_pack(key: &Key) -> Option<PackId> {
     key.last().strip_suffix(".pack")?.parse().ok()
 }
 
-pub fn parse_lease(key: &Key) -> Option<Id> {
-    key.last().strip_suffix(".json")?.parse().ok()
-}
-
-pub fn parse_record(key: &Key) -> Option<Id> {
-    key.last().strip_suffix(".json")?.parse().ok()
-}
-
-pub fn parse_gap(key: &Key) -> Option<Id> {
+/// Of a lease, a gap or any other record.
+pub fn parse_id(key: &Key) -> Option<Id> {
     key.last().strip_suffix(".json")?.parse().ok()
 }
 

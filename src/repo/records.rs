@@ -65,7 +65,7 @@ pub fn put<T: Record>(cluster: &Cluster, record: &T) -> Result<Id> {
 pub fn list<T: Record>(cluster: &Cluster) -> Result<Vec<Found<T>>> {
     let mut found = Vec::new();
     for object in cluster.store().level(&cluster.layout().records(T::KIND)?)?.objects {
-        let Some(id) = layout::parse_record(&object.key) else { continue };
+        let Some(id) = layout::parse_id(&object.key) else { continue };
         match cluster.store().get(&object.key) {
             Ok(bytes) => {
                 let record = parse(&bytes, &cluster.store().name(&object.key))?;

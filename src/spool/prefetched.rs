@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Hold, Spool, sealed};
+use crate::disk::Space;
 use crate::durable::StagedFile;
 use crate::error::{IoContext, Result};
 
@@ -147,10 +148,7 @@ impl Prefetched {
 
     /// The file system's space that we may use, bytes.
     pub fn space(&self) -> Result<u64> {
-        let found = rustix::fs::statvfs(&self.directory)
-            .map_err(std::io::Error::from)
-            .doing(|| format!("look for space in {}", self.directory.display()))?;
-        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+        Ok(Space::of(&self.directory)?.free)
     }
 }
 

@@ -8,6 +8,7 @@
 mod archiving;
 mod backups;
 mod command;
+mod destination;
 pub mod finding;
 mod heal;
 mod leases;
@@ -18,28 +19,26 @@ mod server;
 mod settings;
 mod slots;
 mod space;
+mod stored;
 mod verified;
 mod wal;
 mod words;
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 use crate::config::Config;
+use crate::disk::Space;
 use crate::error::{Error, Result};
 use crate::host;
 use crate::interrupt::Interrupt;
 use crate::pg::client::Client;
 use crate::pg::conninfo::{ConnRequest, ConnSettings, Environment};
-use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::SystemId;
 use crate::pg::replication::SlotName;
 use crate::repo::backup;
-use crate::repo::catalog::Catalog;
-use crate::repo::verified::verifications;
 use crate::repo::{Cluster, Repository, incarnations};
-use backups::Backup;
 use finding::{Finding, Limits, Measure, worst};
 use heal::Healed;
 use local::Local;
@@ -47,7 +46,7 @@ use record::CheckRecord;
 pub use report::{Report, one_line, plugin_line};
 use server::Server;
 use settings::Way;
-use space::{PG_WAL, REPOSITORY, Space, SpaceLimits};
+use space::{PG_WAL, SpaceLimits};
 use words::span;
 
 /// What the command line asks for.
@@ -272,7 +271,7 @@ impl Check<'_> {
         let way = Way::of(&server.settings, &slots, &self.slot);
         let received = settings::is_received(&slots, &self.slot);
         self.seen.findings.extend(settings::judge(server, &way, received, self.request.rpo));
-        self.seen.findings.extend(destination(self.config, &way));
+        self.seen.findings.extend(destination::judge(self.config, &way));
         if let Some(cluster) = cluster.filter(|_| server.is_primary() && self.request.switch) {
             let (timeout, interrupt) = (self.request.timeout, &self.interrupt);
             let trial = archiving::Trial { cluster, way: &way, limit: timeout, interrupt };
@@ -312,117 +311,6 @@ impl Check<'_> {
         let limits = &self.request.limits;
         SpaceLimits { free_percent: limits.free, full_in: limits.full_in }
     }
-
-    /// What the repository holds for this server.
-    fn stored(
-        &mut self,
-        server: Option<&Server>,
-        local: Option<&Local>,
-        cluster: Option<&Cluster>,
-    ) -> Result<()> {
-        let Some(cluster) = cluster else { return Ok(()) };
-        let looked = self.archive(server, local, cluster);
-        self.interrupt.check()?;
-        if let Err(error) = looked {
-            self.tell(refused("repository", &error).because("what can't be read can't be restored from"));
-        }
-        Ok(())
-    }
-
-    fn archive(&mut self, server: Option<&Server>, local: Option<&Local>, cluster: &Cluster) -> Result<()> {
-        let (backups, unreadable) = backups::read(cluster)?;
-        self.seen.findings.extend(unreadable);
-        let (catalog, _) = Catalog::open(cluster)?;
-        let (path, known) = self.path(catalog, server, local)?;
-        let usable = backups::on_path(&backups, &path.history);
-        let known = match (server, local) {
-            (Some(server), Some(local)) if self.request.heal => {
-                self.heal(server, local, &path, &usable)? || known
-            }
-            _ => known,
-        };
-        let now = Timestamp::now();
-        let (findings, measure) = backups::age(&usable, &backups, now, &self.request.limits.backup_age);
-        self.seen.findings.extend(findings);
-        self.seen.measures.extend(measure);
-        let newest = wal::newest(&path, &usable)?;
-        self.seen.add(wal::age(&path, newest, server, SystemTime::now(), &self.request.limits.wal_age)?);
-        let missing = wal::missing(&path, &usable, newest)?;
-        let here = |name| local.is_some_and(|local| heal::is_here(local, name));
-        self.seen.findings.extend(wal::holes(&path, &missing, &usable, here));
-        self.seen.measures.push(Measure::new("missing_segments", missing.count));
-        if let Some(server) = server {
-            self.seen.findings.extend(wal::timeline(&path, known, server)?);
-        }
-        self.seen.findings.extend(leases::judge(cluster)?);
-        self.tell(verified::judge(&verifications(cluster)?, now, self.request.verify_age));
-        let per_day = space::per_day(&path.catalog, path.history.timeline(), &usable, now)?;
-        let space = Space::of(self.config.repo()?.directory())?;
-        self.seen.add(space::judge(&REPOSITORY, space, per_day, &self.space_limits()));
-        cluster.repository().confirm()
-    }
-
-    /// The way to the server's timeline, and whether the repository knows it. Without a server: to the newest.
-    fn path<'c>(
-        &self,
-        catalog: Catalog<'c>,
-        server: Option<&Server>,
-        local: Option<&Local>,
-    ) -> Result<(wal::Path<'c>, bool)> {
-        let newest = || catalog.histories().map(|histories| histories.into_values().next_back());
-        let timeline = match server {
-            Some(server) => server.timeline,
-            None => newest()?.map_or(crate::pg::lsn::Timeline(1), |history| history.timeline()),
-        };
-        if let Some(history) = catalog.history(timeline)? {
-            return Ok((wal::Path { catalog, history }, true));
-        }
-        let beside = local.map_or(Ok(None), |local| heal::local_history(local, timeline))?;
-        let history = beside.unwrap_or_else(|| TimelineHistory::without_parents(timeline));
-        Ok((wal::Path { catalog, history }, false))
-    }
-
-    /// Brings what pg_wal has; whether the repository knows the server's timeline now. What goes wrong is told.
-    fn heal(
-        &mut self,
-        server: &Server,
-        local: &Local,
-        path: &wal::Path<'_>,
-        usable: &[Backup],
-    ) -> Result<bool> {
-        let mut healed = Vec::new();
-        let outcome = self.heal_into(server, local, path, usable, &mut healed);
-        self.interrupt.check()?;
-        let count = healed.len();
-        self.seen.healed.append(&mut healed);
-        match outcome {
-            Ok(()) if count == 0 => {
-                self.tell(Finding::ok("heal", "there was nothing to heal from this server's pg_wal"))
-            }
-            Ok(()) => self
-                .tell(Finding::ok("heal", format!("{count} files were brought from this server's pg_wal"))),
-            Err(error) => self.tell(cannot_heal(&error)),
-        }
-        Ok(!heal::lacks_history(path, server.timeline)?)
-    }
-
-    fn heal_into(
-        &self,
-        server: &Server,
-        local: &Local,
-        path: &wal::Path<'_>,
-        usable: &[Backup],
-        healed: &mut Vec<Healed>,
-    ) -> Result<()> {
-        let lacks = |timeline| heal::lacks_history(path, timeline);
-        healed.extend(heal::histories(self.config, local, &lacks, server.timeline)?);
-        let size = path.catalog.segment_size();
-        let Some(first) = usable.iter().map(|backup| size.segment_of(backup.start)).min() else {
-            return Ok(());
-        };
-        let names = heal::candidates(path, first, server.end)?;
-        heal::segments(self.config, local, &names, &self.interrupt, healed)
-    }
 }
 
 fn refused(check: &str, error: &Error) -> Finding {
@@ -437,41 +325,6 @@ fn cannot_heal(error: &Error) -> Finding {
     Finding::critical("heal", format!("could not heal the archive: {error}"))
         .because("WAL that only this server still has is not in the repository")
         .remedy(error.hint().unwrap_or("run `pgark check --heal` on the database host, as the server's user"))
-}
-
-/// Where archive_command says that it archives to, if it says so.
-fn destination(config: &Config, way: &Way) -> Option<Finding> {
-    const CHECK: &str = "destination";
-    let Way::Command(text) = way else { return None };
-    let push = command::PushCommand::parse(text).filter(command::PushCommand::names_anything)?;
-    let theirs = match Config::resolve(&push.named) {
-        Ok(theirs) => theirs,
-        Err(error) => {
-            tracing::info!("could not tell where archive_command archives to: {error}");
-            return None;
-        }
-    };
-    let wrong = |what: String| {
-        Finding::critical(CHECK, what)
-            .because("the WAL goes somewhere else, so no backup here can be restored to now")
-            .remedy("give archive_command and this check the same repository and cluster name")
-    };
-    if theirs.cluster != config.cluster {
-        let (theirs, ours) = (&theirs.cluster, &config.cluster);
-        return Some(wrong(format!("archive_command archives cluster {theirs}, this check looks at {ours}")));
-    }
-    let (theirs, ours) = (theirs.repo().ok()?, config.repo().ok()?);
-    if theirs == ours {
-        return Some(Finding::ok(CHECK, format!("archive_command names this repository: {ours}")));
-    }
-    let id = |location| Repository::open(location, None).map(|repository| repository.id());
-    match (id(theirs), id(ours)) {
-        (Ok(one), Ok(other)) if one == other => {
-            Some(Finding::ok(CHECK, format!("archive_command names this repository as {theirs}")))
-        }
-        (_, Err(_)) => None,
-        _ => Some(wrong(format!("archive_command archives to {theirs}, this check looks at {ours}"))),
-    }
 }
 
 fn prepared(oldest: Option<(String, Duration)>, limits: &Limits<Duration>) -> Finding {
@@ -507,33 +360,5 @@ mod tests {
         let old = prepared(Some(("it's".into(), Duration::from_secs(11))), &limits);
         assert_eq!(old.level, Level::Warning);
         assert!(old.remedy.is_some_and(|remedy| remedy.contains("commit prepared 'it''s'")));
-    }
-
-    #[test]
-    fn a_command_that_names_another_repository_or_cluster_is_told() {
-        let (ours, other) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
-        for dir in [&ours, &other] {
-            let location =
-                crate::location::Location::parse(&dir.path().display().to_string()).expect("location");
-            crate::repo::init(&location).expect("made");
-        }
-        let empty = ours.path().join("empty.toml");
-        std::fs::write(&empty, "").expect("written");
-        let overrides = crate::config::Overrides {
-            file: Some(empty.clone()),
-            repo: Some(ours.path().display().to_string()),
-            ..crate::config::Overrides::default()
-        };
-        let config = Config::resolve(&overrides).expect("a configuration");
-        let level = |arguments: &str| {
-            let command = format!("wal-push --config {} {arguments} %p", empty.display());
-            destination(&config, &Way::Command(command)).map(|finding| finding.level)
-        };
-        assert_eq!(level(&format!("--repo {}", ours.path().display())), Some(Level::Ok));
-        assert_eq!(level(&format!("--repo {}/", ours.path().display())), Some(Level::Ok));
-        assert_eq!(level(&format!("--repo {}", other.path().display())), Some(Level::Critical));
-        assert_eq!(level(&format!("--repo {} --cluster x", ours.path().display())), Some(Level::Critical));
-        assert_eq!(level("--repo /nowhere/at/all"), Some(Level::Critical));
-        assert_eq!(destination(&config, &Way::Command("wal-push %p".into())), None);
     }
 }

@@ -1,7 +1,6 @@
 //! Free space of the repository's file system and of pg_wal's, where they are on this host, and how long it lasts
 //! at the present rate: that of the newest WAL and backups, as if nothing were expired.
 
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
@@ -9,7 +8,8 @@ use jiff::Timestamp;
 use super::backups::Backup;
 use super::finding::{Finding, Limits, Measure};
 use super::words::{bytes, span};
-use crate::error::{IoContext, Result};
+use crate::disk::Space;
+use crate::error::Result;
 use crate::pg::lsn::Timeline;
 use crate::repo::catalog::Catalog;
 use crate::store::Meta;
@@ -23,24 +23,11 @@ const BACKUP_DAYS: i64 = 7;
 /// Logs of a timeline that are listed for it.
 const LOGS: usize = 4;
 
-/// A file system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Space {
-    pub free: u64,
-    pub total: u64,
-}
-
-impl Space {
-    pub fn of(directory: &Path) -> Result<Self> {
-        let found = fs2::statvfs(directory).doing(|| format!("look for space in {}", directory.display()))?;
-        Ok(Self { free: found.available_space(), total: found.total_space() })
-    }
-
-    fn percent(self) -> u64 {
-        match self.total {
-            0 => 0,
-            total => (u128::from(self.free) * 100 / u128::from(total)) as u64,
-        }
+/// What is free, of a hundred.
+fn percent(space: Space) -> u64 {
+    match space.total {
+        0 => 0,
+        total => (u128::from(space.free) * 100 / u128::from(total)) as u64,
     }
 }
 
@@ -59,7 +46,7 @@ pub fn judge(
     limits: &SpaceLimits,
 ) -> (Finding, Vec<Measure>) {
     let lasts = per_day.filter(|rate| *rate > 0).map(|rate| lasts(space.free, rate));
-    let level = limits.free_percent.of_small(&space.percent());
+    let level = limits.free_percent.of_small(&percent(space));
     let level = lasts.map_or(level, |lasts| level.max(limits.full_in.of_small(&lasts)));
     let rate = match per_day.zip(lasts) {
         Some((rate, lasts)) => {
@@ -67,7 +54,7 @@ pub fn judge(
         }
         None => String::new(),
     };
-    let (name, free, percent) = (place.what, bytes(space.free), space.percent());
+    let (name, free, percent) = (place.what, bytes(space.free), percent(space));
     let finding = Finding::new(level, place.check, format!("{name} has {free} ({percent}%) free{rate}"))
         .because(place.why)
         .remedy(place.remedy);

@@ -9,7 +9,8 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::sheet::{Labels, Sheet, seconds};
-use crate::error::{IoContext, Result};
+use crate::disk::Space;
+use crate::error::Result;
 use crate::ident::Name;
 use crate::ops::info::summary::{
     BackupSummary, HoleSummary, Incarnation, Summary, TimelineSummary, WindowSummary,
@@ -175,13 +176,11 @@ fn stored(sheet: &mut Sheet, parts: &[Part<'_>]) {
 
 /// The file system of a local repository.
 pub fn space(sheet: &mut Sheet, repository: &Path) -> Result<()> {
-    let disk = rustix::fs::statvfs(repository)
-        .map_err(std::io::Error::from)
-        .doing(|| format!("look at the disk of {}", repository.display()))?;
-    let bytes = |blocks: u64| [(Vec::new(), (blocks.saturating_mul(disk.f_frsize)) as f64)];
-    sheet.gauge("pgark_repository_size_bytes", "The size of the repository's disk", bytes(disk.f_blocks));
+    let space = Space::of(repository)?;
+    let of_disk = |bytes: u64| [(Vec::new(), bytes as f64)];
+    sheet.gauge("pgark_repository_size_bytes", "The size of the repository's disk", of_disk(space.total));
     let help = "What is free on it for those who are not root";
-    sheet.gauge("pgark_repository_free_bytes", help, bytes(disk.f_bavail));
+    sheet.gauge("pgark_repository_free_bytes", help, of_disk(space.free));
     Ok(())
 }
 

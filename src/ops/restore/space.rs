@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
 
+use crate::disk::Space;
 use crate::error::{Error, IoContext, Result};
 
 /// Bytes that will be written below a directory, which need not exist yet.
@@ -35,8 +36,7 @@ pub fn check(demands: &[Demand], freed: &[PathBuf]) -> Result<()> {
             share.needed = share.needed.saturating_add(demand.bytes);
             continue;
         }
-        let available = fs2::available_space(&existing)
-            .doing(|| format!("ask for the free space of {}", existing.display()))?;
+        let available = Space::of(&existing)?.free;
         shares.insert(device, Share { directory: existing, needed: demand.bytes, available });
     }
     for (device, share) in &mut shares {
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn demands_on_one_file_system_are_added_up() {
         let dir = tempfile::tempdir().expect("a directory");
-        let free = fs2::available_space(dir.path()).expect("asked");
+        let free = Space::of(dir.path()).expect("asked").free;
         let (a, b) = (dir.path().join("not/yet"), dir.path().join("b"));
         assert_eq!(check(&[demand(&a, 1 << 20), demand(&b, 1 << 20)], &[]), Ok(()));
         let error = check(&[demand(&a, free), demand(&b, free)], &[]).expect_err("too much");

@@ -175,7 +175,7 @@ pub fn check_records(context: &Context<'_>) -> Result<()> {
 fn check_directory(context: &Context<'_>, prefix: &Key, kind: &str) -> Result<()> {
     let level = context.cluster.store().level(prefix)?;
     for object in level.objects {
-        if layout::parse_record(&object.key).is_none() {
+        if layout::parse_id(&object.key).is_none() {
             context.findings.foreign(&object.key);
             continue;
         }
@@ -196,7 +196,7 @@ fn check_record(context: &Context<'_>, object: &Meta, kind: &str) -> Result<()> 
         "lease" => parse_json::<lease::Record>(&bytes, &name).map(drop),
         "gap" => {
             let gap: Gap = parse_json(&bytes, &name)?;
-            let its_own = layout::parse_gap(&object.key) == Some(gap.id);
+            let its_own = layout::parse_id(&object.key) == Some(gap.id);
             if its_own { Ok(()) } else { Err(Error::corrupt(format!("{name} is gap {}", gap.id))) }
         }
         "pin" => expect_format(&bytes, &name, kind).and_then(|()| parse_json::<Pin>(&bytes, &name).map(drop)),

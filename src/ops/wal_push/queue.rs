@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use indicatif::{BinaryBytes, HumanDuration};
 
 use super::{Push, outage};
+use crate::disk::Space;
 use crate::error::{Error, IoContext, Result};
 use crate::pg::control::ControlFile;
 use crate::pg::lsn::SegmentSize;
@@ -53,10 +54,7 @@ impl Queue {
             }
         }
         let age = first.map_or(Duration::ZERO, |first| age(&directory.join(format!("{first}.ready"))));
-        let disk = rustix::fs::statvfs(pg_wal)
-            .map_err(std::io::Error::from)
-            .doing(|| format!("look for space in {}", pg_wal.display()))?;
-        Ok(Self { segments, size, age, space: disk.f_bavail.saturating_mul(disk.f_frsize) })
+        Ok(Self { segments, size, age, space: Space::of(pg_wal)?.free })
     }
 
     fn bytes(&self) -> u64 {
