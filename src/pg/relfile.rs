@@ -11,6 +11,8 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
+use serde::Serialize;
+
 use super::oid::Oid;
 use super::page::BlockNumber;
 use super::version::PgMajor;
@@ -133,6 +135,22 @@ impl RelationDirectory {
             Oid::DEFAULT_TABLESPACE => PathBuf::from(format!("base/{}", self.database)),
             other => format!("pg_tblspc/{other}/{}/{}", major.tablespace_directory(), self.database).into(),
         }
+    }
+}
+
+/// The storage of a relation, as the WAL names it (RelFileLocator; RelFileNode up to 15).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct RelFileLocator {
+    pub tablespace: Oid,
+    /// 0 for the relations that all databases share.
+    pub database: Oid,
+    pub number: Oid,
+}
+
+impl fmt::Display for RelFileLocator {
+    /// As pg_waldump does.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.tablespace, self.database, self.number)
     }
 }
 

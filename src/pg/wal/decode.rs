@@ -13,25 +13,25 @@ use crate::pg::lsn::{Lsn, Timeline};
 use crate::pg::oid::Oid;
 use crate::pg::time::Timestamp;
 
-const RM_XLOG: u8 = 0;
-const RM_XACT: u8 = 1;
+pub(super) const RM_XLOG: u8 = 0;
+pub(super) const RM_XACT: u8 = 1;
 const RM_TBLSPC: u8 = 5;
 
-const XLR_RMGR_INFO_MASK: u8 = 0xF0;
+pub(super) const XLR_RMGR_INFO_MASK: u8 = 0xF0;
 
-const XLOG_CHECKPOINT_SHUTDOWN: u8 = 0x00;
+pub(super) const XLOG_CHECKPOINT_SHUTDOWN: u8 = 0x00;
 const XLOG_SWITCH: u8 = 0x40;
 const XLOG_PARAMETER_CHANGE: u8 = 0x60;
-const XLOG_RESTORE_POINT: u8 = 0x70;
+pub(super) const XLOG_RESTORE_POINT: u8 = 0x70;
 const XLOG_END_OF_RECOVERY: u8 = 0x90;
 const XLOG_OVERWRITE_CONTRECORD: u8 = 0xD0;
 
-const XLOG_XACT_OPMASK: u8 = 0x70;
-const XLOG_XACT_COMMIT: u8 = 0x00;
+pub(super) const XLOG_XACT_OPMASK: u8 = 0x70;
+pub(super) const XLOG_XACT_COMMIT: u8 = 0x00;
 const XLOG_XACT_PREPARE: u8 = 0x10;
-const XLOG_XACT_ABORT: u8 = 0x20;
-const XLOG_XACT_COMMIT_PREPARED: u8 = 0x30;
-const XLOG_XACT_ABORT_PREPARED: u8 = 0x40;
+pub(super) const XLOG_XACT_ABORT: u8 = 0x20;
+pub(super) const XLOG_XACT_COMMIT_PREPARED: u8 = 0x30;
+pub(super) const XLOG_XACT_ABORT_PREPARED: u8 = 0x40;
 const XLOG_XACT_HAS_INFO: u8 = 0x80;
 
 const XLOG_TBLSPC_CREATE: u8 = 0x00;
@@ -45,7 +45,7 @@ const XACT_XINFO_HAS_TWOPHASE: u32 = 1 << 4;
 const XACT_XINFO_HAS_DROPPED_STATS: u32 = 1 << 8;
 
 /// MAXFNAMELEN: the space for a restore point's name, with its NUL.
-const RESTORE_POINT_NAME: u32 = 64;
+pub(super) const RESTORE_POINT_NAME: u32 = 64;
 /// MAXPGPATH: the longest path of a tablespace, with its NUL.
 const MAX_PATH: u32 = 1024;
 
@@ -123,7 +123,7 @@ pub(super) fn decode<R: RecordBytes>(record: &R, format: WalFormat) -> Result<Fa
     }
 }
 
-fn timestamp(microseconds: i64) -> Result<Timestamp, Stop> {
+pub(super) fn timestamp(microseconds: i64) -> Result<Timestamp, Stop> {
     Timestamp::from_postgres(microseconds).ok_or(Stop::Malformed("its time is beyond the year 9999"))
 }
 
@@ -150,25 +150,49 @@ fn transaction<R: RecordBytes>(
 /// The xid of the prepared transaction that a record ends; `data` stands behind its time. Everything in
 /// front of it is of variable length (ParseCommitRecord, ParseAbortRecord).
 fn prepared_xid<R: RecordBytes>(data: &mut Cursor<'_, R>, info: u8, format: WalFormat) -> Result<u32, Stop> {
+    end_parts(data, info, format).map(|parts| parts.prepared_xid)
+}
+
+/// Where the parts of a transaction's end are that are of variable length.
+pub(super) struct EndParts {
+    pub database: Option<Oid>,
+    /// Offset and count.
+    pub subxacts: (u32, u32),
+    pub dropped: (u32, u32),
+    /// 0 when it was not prepared.
+    pub prepared_xid: u32,
+}
+
+/// Passes them; `data` stands behind the time.
+pub(super) fn end_parts<R: RecordBytes>(
+    data: &mut Cursor<'_, R>,
+    info: u8,
+    format: WalFormat,
+) -> Result<EndParts, Stop> {
     let xinfo = if info & XLOG_XACT_HAS_INFO != 0 { data.u32()? } else { 0 };
-    let is_commit = info & XLOG_XACT_OPMASK == XLOG_XACT_COMMIT_PREPARED;
+    let is_commit = matches!(info & XLOG_XACT_OPMASK, XLOG_XACT_COMMIT | XLOG_XACT_COMMIT_PREPARED);
     // xl_xact_stats_item: an object has 8 bytes since 18.
     let stats_item = if format >= WalFormat::V18 { 16 } else { 12 };
+    let mut database = None;
     if xinfo & XACT_XINFO_HAS_DBINFO != 0 {
-        data.skip(2, 4)?;
+        database = Some(Oid(data.u32()?));
+        data.u32()?; // its tablespace
     }
-    for (flag, present, size) in [
-        (XACT_XINFO_HAS_SUBXACTS, true, 4),
-        (XACT_XINFO_HAS_RELFILENODES, true, 12),
-        (XACT_XINFO_HAS_DROPPED_STATS, format >= WalFormat::V15, stats_item),
-        (XACT_XINFO_HAS_INVALS, is_commit, 16),
-    ] {
-        if present && xinfo & flag != 0 {
-            let count = data.u32()?;
-            data.skip(count, size)?;
+    let mut list = |flag: u32, present: bool, size: u32| -> Result<(u32, u32), Stop> {
+        if !present || xinfo & flag == 0 {
+            return Ok((data.at, 0));
         }
-    }
-    if xinfo & XACT_XINFO_HAS_TWOPHASE != 0 { data.u32() } else { Ok(0) }
+        let count = data.u32()?;
+        let at = data.at;
+        data.skip(count, size)?;
+        Ok((at, count))
+    };
+    let subxacts = list(XACT_XINFO_HAS_SUBXACTS, true, 4)?;
+    let dropped = list(XACT_XINFO_HAS_RELFILENODES, true, 12)?;
+    list(XACT_XINFO_HAS_DROPPED_STATS, format >= WalFormat::V15, stats_item)?;
+    list(XACT_XINFO_HAS_INVALS, is_commit, 16)?;
+    let prepared_xid = if xinfo & XACT_XINFO_HAS_TWOPHASE != 0 { data.u32()? } else { 0 };
+    Ok(EndParts { database, subxacts, dropped, prepared_xid })
 }
 
 fn server_record<R: RecordBytes>(record: &R, header: &RecordHeader, main: MainData) -> Result<Fact, Stop> {
@@ -218,6 +242,6 @@ fn tablespace<R: RecordBytes>(record: &R, header: &RecordHeader, main: MainData)
 }
 
 /// The text in front of the first NUL.
-fn text(bytes: &[u8]) -> RawText {
+pub(super) fn text(bytes: &[u8]) -> RawText {
     RawText(bytes.split(|byte| *byte == 0).next().unwrap_or_default().to_vec())
 }

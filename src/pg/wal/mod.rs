@@ -7,8 +7,11 @@
 mod bytes;
 mod capture;
 mod decode;
+mod event;
 mod facts;
 mod header;
+mod heap;
+mod image;
 mod open;
 mod page;
 mod record;
@@ -18,12 +21,14 @@ pub(crate) mod synthetic;
 mod unfinished;
 mod walk;
 
+pub use event::{Ended, Event, Interest, MAX_WATCHED, Seen, Watching};
 pub use facts::{
     Damage, Listed, MAX_DAMAGE, MAX_LISTED, RawText, RestorePoint, SegmentFacts, SettingsChange,
     TablespaceAction, TablespaceChange, TimelineStart, WalLevel, WalSettings, XidRange,
 };
 pub use header::{SegmentHeader, TimelineMatch, WalFormat};
+pub use heap::{ClassRow, Edit, Row, RowChange, RowPlace, is_invalid_database};
 pub use page::page_address;
 pub use search::{Landmark, Search, Sought};
 pub use unfinished::{Piece, Unfinished, join_unfinished};
-pub use walk::{Extent, Walk};
+pub use walk::{Begun, Extent, Walk};

@@ -3,6 +3,7 @@
 
 use super::capture::Capture;
 use super::decode::{Fact, decode};
+use super::event::MAX_WATCHED;
 use super::header::WalFormat;
 use super::record::{MAX_RECORD, RECORD_HEADER, RecordBytes, RecordHeader, checksum};
 use super::unfinished::{Piece, Unfinished};
@@ -20,12 +21,26 @@ pub(super) struct OpenRecord {
     crc: u32,
     kept: Capture,
     fact: Option<Fact>,
+    /// Whether all bytes are kept, up to [`MAX_WATCHED`].
+    pub watched: bool,
+    whole: Vec<u8>,
 }
 
 impl OpenRecord {
     pub fn start(&mut self, lsn: Lsn, total: u32) {
         (self.lsn, self.total, self.got, self.crc, self.fact) = (lsn, total, 0, 0, None);
         self.kept.start(total);
+        self.whole.clear();
+    }
+
+    /// All bytes so far of a record that is watched.
+    pub fn take_whole(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.whole)
+    }
+
+    /// Gives back what [`OpenRecord::take_whole`] took: for its memory, or to go on behind it.
+    pub fn put_whole(&mut self, whole: Vec<u8>) {
+        self.whole = whole;
     }
 
     /// As it was where a walk through an earlier segment left it.
@@ -59,6 +74,9 @@ impl OpenRecord {
         self.crc = crc32c::crc32c_append(self.crc, fragment.get(header_left..).unwrap_or_default());
         let offset = self.got;
         self.got = self.got.saturating_add(u32::try_from(fragment.len()).unwrap_or(u32::MAX));
+        if self.watched && self.total <= MAX_WATCHED {
+            self.whole.extend_from_slice(fragment);
+        }
         if self.fact.is_none() {
             let answer = self.kept.take(offset, fragment, |kept| decode(kept, format)).transpose()?;
             self.fact = answer;

@@ -9,6 +9,9 @@
 use super::bytes::Reader;
 use super::header::WalFormat;
 use crate::pg::lsn::Lsn;
+use crate::pg::oid::Oid;
+use crate::pg::page::BlockNumber;
+use crate::pg::relfile::RelFileLocator;
 
 /// SizeOfXLogRecord.
 pub(super) const RECORD_HEADER: usize = 24;
@@ -25,7 +28,8 @@ const XLR_BLOCK_ID_DATA_LONG: u8 = 254;
 const XLR_BLOCK_ID_DATA_SHORT: u8 = 255;
 const BKPBLOCK_HAS_IMAGE: u8 = 0x10;
 const BKPBLOCK_SAME_REL: u8 = 0x80;
-const BKPIMAGE_HAS_HOLE: u8 = 0x01;
+const BKPBLOCK_FORK_MASK: u8 = 0x0F;
+pub(super) const BKPIMAGE_HAS_HOLE: u8 = 0x01;
 
 /// XLogRecord.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +156,12 @@ impl<'a, R: RecordBytes> Cursor<'a, R> {
         self.field().map(u64::from_le_bytes)
     }
 
+    /// RelFileLocator (RelFileNode up to 15).
+    pub fn locator(&mut self) -> Result<RelFileLocator, Stop> {
+        let (tablespace, database) = (Oid(self.u32()?), Oid(self.u32()?));
+        Ok(RelFileLocator { tablespace, database, number: Oid(self.u32()?) })
+    }
+
     pub fn i64(&mut self) -> Result<i64, Stop> {
         self.field().map(i64::from_le_bytes)
     }
@@ -167,6 +177,15 @@ pub(super) struct MainData {
 /// Goes through the headers of block references and data, and checks that what they announce is what
 /// follows them: a wrong total length shows here even where the checksum is out of reach.
 pub(super) fn main_data<R: RecordBytes>(record: &R, format: WalFormat) -> Result<MainData, Stop> {
+    headers(record, format, &mut |_| {})
+}
+
+/// The same; `visit` sees each block reference's header.
+pub(super) fn headers<R: RecordBytes>(
+    record: &R,
+    format: WalFormat,
+    visit: &mut dyn FnMut(BlockHeader),
+) -> Result<MainData, Stop> {
     let total = record.total_len();
     let mut cursor = Cursor::new(record, RECORD_HEADER as u32);
     let mut payload: u64 = 0;
@@ -186,7 +205,9 @@ pub(super) fn main_data<R: RecordBytes>(record: &R, format: WalFormat) -> Result
             }
             id if (next_block..=XLR_MAX_BLOCK_ID).contains(&id) => {
                 next_block = id + 1;
-                payload += block_payload(&mut cursor, format)?;
+                let block = block_header(&mut cursor, format)?;
+                payload += u64::from(block.payload());
+                visit(block);
                 continue;
             }
             _ => return Err(Stop::Malformed("it names a part that no record has")),
@@ -200,27 +221,54 @@ pub(super) fn main_data<R: RecordBytes>(record: &R, format: WalFormat) -> Result
     Ok(MainData { at: total - main_len, len: main_len })
 }
 
-/// Passes one block reference's header, behind its id; answers how many bytes of payload it announces.
-fn block_payload<R: RecordBytes>(cursor: &mut Cursor<'_, R>, format: WalFormat) -> Result<u64, Stop> {
+/// XLogRecordBlockHeader with what belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BlockHeader {
+    pub fork: u8,
+    /// Bytes of data behind the image.
+    pub data: u16,
+    pub image: Option<ImageHeader>,
+    /// None: that of the block before.
+    pub file: Option<RelFileLocator>,
+    pub block: BlockNumber,
+}
+
+/// XLogRecordBlockImageHeader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ImageHeader {
+    pub len: u16,
+    pub hole_offset: u16,
+    pub info: u8,
+    /// Only of a compressed image; else what is missing up to the size of a page.
+    pub hole_length: Option<u16>,
+}
+
+impl BlockHeader {
+    /// Bytes behind all headers.
+    pub fn payload(&self) -> u32 {
+        u32::from(self.data) + self.image.map_or(0, |image| u32::from(image.len))
+    }
+}
+
+/// Reads one block reference's header, behind its id.
+fn block_header<R: RecordBytes>(cursor: &mut Cursor<'_, R>, format: WalFormat) -> Result<BlockHeader, Stop> {
     let flags = cursor.u8()?;
-    let mut payload = u64::from(cursor.u16()?);
-    if flags & BKPBLOCK_HAS_IMAGE != 0 {
-        payload += u64::from(cursor.u16()?);
-        cursor.u16()?; // hole_offset
-        let image = cursor.u8()?;
-        if image & BKPIMAGE_HAS_HOLE != 0 && image & compressed(format) != 0 {
-            cursor.u16()?; // hole_length
-        }
-    }
-    if flags & BKPBLOCK_SAME_REL == 0 {
-        cursor.bytes(12)?; // tablespace, database, relation
-    }
-    cursor.u32()?; // block number
-    Ok(payload)
+    let data = cursor.u16()?;
+    let image = if flags & BKPBLOCK_HAS_IMAGE == 0 { None } else { Some(image_header(cursor, format)?) };
+    let file = if flags & BKPBLOCK_SAME_REL == 0 { Some(cursor.locator()?) } else { None };
+    let block = BlockNumber(cursor.u32()?);
+    Ok(BlockHeader { fork: flags & BKPBLOCK_FORK_MASK, data, image, file, block })
+}
+
+fn image_header<R: RecordBytes>(cursor: &mut Cursor<'_, R>, format: WalFormat) -> Result<ImageHeader, Stop> {
+    let (len, hole_offset, info) = (cursor.u16()?, cursor.u16()?, cursor.u8()?);
+    let with_length = info & BKPIMAGE_HAS_HOLE != 0 && info & compressed(format) != 0;
+    let hole_length = if with_length { Some(cursor.u16()?) } else { None };
+    Ok(ImageHeader { len, hole_offset, info, hole_length })
 }
 
 /// Flags of a compressed page image: BKPIMAGE_IS_COMPRESSED in 14, one per method since 15.
-fn compressed(format: WalFormat) -> u8 {
+pub(super) fn compressed(format: WalFormat) -> u8 {
     if format == WalFormat::V14 { 0x02 } else { 0x04 | 0x08 | 0x10 }
 }
 

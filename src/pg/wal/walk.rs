@@ -11,6 +11,7 @@
 //! should continue it says so (XLP_FIRST_IS_OVERWRITE_CONTRECORD).
 
 use super::decode::Fact;
+use super::event::{Seen, Watching};
 use super::facts::SegmentFacts;
 use super::header::SegmentHeader;
 use super::open::OpenRecord;
@@ -90,7 +91,16 @@ pub struct Walk {
     search: Option<Search>,
     /// The first record that is sought.
     found: Option<Landmark>,
+    watching: Option<Watching>,
     facts: SegmentFacts,
+}
+
+/// A watched record that goes on in the next segment.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    pub unfinished: Unfinished,
+    /// All of its bytes so far.
+    whole: Vec<u8>,
 }
 
 impl Walk {
@@ -112,6 +122,7 @@ impl Walk {
             joining: false,
             search: None,
             found: None,
+            watching: None,
             facts: SegmentFacts::default(),
         }
     }
@@ -141,6 +152,43 @@ impl Walk {
     pub fn searching(mut self, search: Search) -> Self {
         self.search = Some(search);
         self
+    }
+
+    /// Tells what happens in the records, those that begin here and are whole: see [`Walk::seen`].
+    pub fn watching(mut self, watching: Watching) -> Self {
+        self.watching = Some(watching);
+        self.open.watched = true;
+        self
+    }
+
+    /// The same for the rest of a record that began in an earlier segment, and for that record alone.
+    pub fn watching_rest(
+        from: Begun,
+        header: &SegmentHeader,
+        name: SegmentName,
+        extent: Extent,
+        watching: Watching,
+    ) -> Result<Self> {
+        let mut walk = Self::join(&from.unfinished, header, name, extent)?.watching(watching);
+        walk.open.put_whole(from.whole);
+        Ok(walk)
+    }
+
+    /// What was seen since this was last asked.
+    pub fn seen(&mut self) -> Vec<Seen> {
+        self.watching.as_mut().map(Watching::take).unwrap_or_default()
+    }
+
+    /// What the walk found out, and the record that goes on in the next segment, if it may be one that is watched for.
+    pub fn finish_watching(mut self) -> (SegmentFacts, Option<Begun>) {
+        let wanted = match (&self.watching, self.open.header()) {
+            (Some(watching), Some(header)) => watching.wants(&header),
+            (watching, _) => watching.is_some(),
+        };
+        let whole = self.open.take_whole();
+        let mut facts = self.finish();
+        let unfinished = facts.unfinished.take().filter(|_| wanted);
+        (facts, unfinished.map(|unfinished| Begun { unfinished, whole }))
     }
 
     /// The first record so far that is sought, of those that lie wholly within the segment.
@@ -287,7 +335,10 @@ impl Walk {
         let header = self.open.header()?;
         let good = self.open.checksum() == header.checksum;
         let fact = self.open.take_fact().unwrap_or(Fact::Nothing);
-        self.complete(self.open.lsn, end, &header, good, || Ok(fact)).then_some(align(owed))
+        let whole = self.open.take_whole();
+        let follows = self.complete(self.open.lsn, end, &header, good, &whole, || Ok(fact));
+        self.open.put_whole(whole);
+        follows.then_some(align(owed))
     }
 
     /// Something is wrong with a page: note it, and look at the next one.

@@ -37,7 +37,7 @@ impl Walk {
         let data = record.get(RECORD_HEADER..).unwrap_or_default();
         let good = checksum(crc32c::crc32c(data), record) == header.checksum;
         let format = self.header.format;
-        self.complete(lsn, end, &header, good, || fact_of(record, &header, format))
+        self.complete(lsn, end, &header, good, record, || fact_of(record, &header, format))
     }
 
     /// A record that goes on on the next page.
@@ -53,7 +53,8 @@ impl Walk {
         }
     }
 
-    /// Takes a record of which all bytes came by. Answers whether the next one can follow.
+    /// Takes a record of which all bytes came by; `whole` are they, if it is watched. Answers whether the next one
+    /// can follow.
     #[inline]
     pub(super) fn complete(
         &mut self,
@@ -61,6 +62,7 @@ impl Walk {
         end: Lsn,
         header: &RecordHeader,
         good: bool,
+        whole: &[u8],
         fact: impl FnOnce() -> std::result::Result<Fact, &'static str>,
     ) -> bool {
         if !good || !self.is_linked(header, lsn) {
@@ -73,6 +75,9 @@ impl Walk {
         self.facts.end_lsn = Some(end);
         if let Some(search) = self.search.as_ref().filter(|_| self.found.is_none()) {
             self.found = search.matches_any(lsn, end);
+        }
+        if let Some(watching) = self.watching.as_mut().filter(|watching| watching.wants(header)) {
+            watching.see(lsn, end, header, whole);
         }
         if !may_matter(header) && self.replaced.is_none() {
             return true;
