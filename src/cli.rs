@@ -8,6 +8,7 @@ pub mod basebackup;
 pub mod check;
 pub mod connection;
 pub mod expire;
+pub mod find;
 pub mod info;
 pub mod manual;
 pub mod metrics;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use pgark::cli::check::{self, CheckArgs};
 use pgark::cli::expire::ExpireArgs;
+use pgark::cli::find::FindArgs;
 use pgark::cli::info::InfoArgs;
 use pgark::cli::manual::{CompletionArgs, ManArgs};
 use pgark::cli::metrics::MetricsArgs;
@@ -34,6 +35,8 @@ enum Verb {
     Completion(CompletionArgs),
     /// Delete the backups that no rule keeps, and the WAL that nobody needs any more
     Expire(ExpireArgs),
+    /// Find a moment in the archived WAL, such as when a table was dropped, and how to restore to just before it
+    Find(Box<FindArgs>),
     /// Show backups, WAL and where one can go back to; or one backup in full
     Info(InfoArgs),
     /// Create a repository in an empty (or new) directory and print its id; harmless when it exists
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Verb::Check(check) => check.run(config),
         Verb::Completion(completion) => completion.run(Args::command()),
         Verb::Expire(expire) => expire.run(config),
+        Verb::Find(find) => find.run(&args.common, config),
         Verb::Info(info) => info.run(config),
         Verb::Init => ops::init::run(config).and_then(|initialised| cli::print(&initialised.id())),
         Verb::Man(man) => man.run(Args::command()),

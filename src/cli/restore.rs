@@ -238,19 +238,19 @@ impl AimArgs {
 }
 
 /// The parser's error, with its hint: clap shows one text only.
-fn told<T: FromStr<Err = Error>>(text: &str) -> std::result::Result<T, String> {
+pub(super) fn told<T: FromStr<Err = Error>>(text: &str) -> std::result::Result<T, String> {
     text.parse().map_err(|error| with_hint(&error))
 }
 
-fn with_hint(error: &Error) -> String {
+pub(super) fn with_hint(error: &Error) -> String {
     error.hint().map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}"))
 }
 
-fn time(text: &str) -> std::result::Result<Timestamp, String> {
+pub(super) fn time(text: &str) -> std::result::Result<Timestamp, String> {
     parse_time(text, &Zoned::now()).map_err(|error| with_hint(&error))
 }
 
-fn timeline(text: &str) -> std::result::Result<Timeline, String> {
+pub(super) fn timeline(text: &str) -> std::result::Result<Timeline, String> {
     let number = text.parse().ok().filter(|number| *number > 0);
     number.map(Timeline).ok_or_else(|| "it is not a timeline: a number from 1 on".to_string())
 }

@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod check;
 pub mod expire;
+pub mod find;
 pub mod info;
 pub mod init;
 pub mod look;

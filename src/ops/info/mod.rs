@@ -8,7 +8,7 @@
 mod backups;
 pub mod detail;
 mod incarnation;
-mod listed;
+pub mod listed;
 mod paths;
 pub mod summary;
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use std::io::Write;
 use std::num::NonZeroUsize;
-use std::ops::RangeInclusive;
+use std::ops::{ControlFlow, RangeInclusive};
 
 use super::choose::{Archive, Visit};
 use super::streamed::{self, Ends};
@@ -29,7 +29,8 @@ pub struct StoredArchive<'a> {
 }
 
 impl StoredArchive<'_> {
-    fn facts_of(&self, name: SegmentName) -> Result<SegmentFacts> {
+    /// What the header of a segment, or of the part that stands in for it, says.
+    pub fn facts_of(&self, name: SegmentName) -> Result<SegmentFacts> {
         let cluster = self.catalog.cluster();
         let header = match self.ends.at(name) {
             Some(part) => streamed::read_header(cluster, part),
@@ -67,7 +68,8 @@ impl StoredArchive<'_> {
         Ok(whole.max(streamed))
     }
 
-    fn extent(&self, name: SegmentName) -> Extent {
+    /// How much of a segment holds WAL.
+    pub fn extent(&self, name: SegmentName) -> Extent {
         self.ends.at(name).map_or(Extent::Whole, |_| Extent::Partial)
     }
 
@@ -90,21 +92,21 @@ impl StoredArchive<'_> {
         Ok(shares?.into_iter().flatten().collect())
     }
 
-    /// Feeds a segment to a walk until that needs no more of it.
-    fn walk(&self, name: SegmentName, sink: &mut WalkSink<'_>) -> Result<()> {
+    /// Feeds a segment to the walk that `start` makes, until that needs no more of it, or `each`, which sees it after
+    /// every piece, breaks off.
+    pub fn walk(&self, name: SegmentName, start: &Start<'_>, each: &mut Each<'_>) -> Result<Walk> {
         let cluster = self.catalog.cluster();
+        let mut sink = WalkSink::new(start, each);
         let read = match self.ends.at(name) {
-            Some(part) => streamed::read(cluster, part, sink),
-            None => segment::read(cluster, name, sink),
+            Some(part) => streamed::read(cluster, part, &mut sink),
+            None => segment::read(cluster, name, &mut sink),
         };
-        match read {
-            Err(error) => match (sink.refused.take(), sink.done) {
-                (Some(refused), _) => Err(refused),
-                (None, true) => Ok(()),
-                (None, false) => Err(error),
-            },
-            Ok(_) => Ok(()),
+        match (read, sink.refused, sink.done) {
+            (Err(_), Some(refused), _) => return Err(refused),
+            (Err(error), None, false) => return Err(error),
+            (Err(_), None, true) | (Ok(_), ..) => {}
         }
+        sink.walk.ok_or_else(|| too_short(name))
     }
 }
 
@@ -168,9 +170,7 @@ impl Archive for StoredArchive<'_> {
             }
             let extent = self.extent(name);
             let start = |header: &SegmentHeader| Walk::join(unfinished, header, name, extent);
-            let mut sink = WalkSink::new(&start);
-            self.walk(name, &mut sink)?;
-            facts = sink.walk.map(Walk::finish).ok_or_else(|| too_short(name))?;
+            facts = self.walk(name, &start, &mut |_| ControlFlow::Continue(()))?.finish();
         }
         Ok(facts)
     }
@@ -179,9 +179,11 @@ impl Archive for StoredArchive<'_> {
         let name = self.catalog.name_on(path, segment);
         let extent = self.extent(name);
         let start = |header: &SegmentHeader| Ok(Walk::new(header, name, extent).searching(search.clone()));
-        let mut sink = WalkSink::new(&start);
-        self.walk(name, &mut sink)?;
-        Ok(sink.walk.as_ref().and_then(|walk| walk.found().cloned()))
+        let mut until_found = |walk: &mut Walk| match walk.found() {
+            Some(_) => ControlFlow::Break(()),
+            None => ControlFlow::Continue(()),
+        };
+        Ok(self.walk(name, &start, &mut until_found)?.found().cloned())
     }
 }
 
@@ -189,12 +191,16 @@ fn too_short(name: SegmentName) -> Error {
     Error::corrupt(format!("segment {name} in the repository is shorter than its own header"))
 }
 
-type Start<'a> = dyn Fn(&SegmentHeader) -> Result<Walk> + 'a;
+/// Makes the walk from the segment's own header.
+pub type Start<'a> = dyn Fn(&SegmentHeader) -> Result<Walk> + 'a;
+/// Sees the walk on its way, and may break it off.
+pub type Each<'a> = dyn FnMut(&mut Walk) -> ControlFlow<()> + 'a;
 
 /// Starts a walk as soon as the segment's header is there, and breaks off when it is done. A record that
 /// was found has had its own checksum looked at, so nothing is lost by not reading on.
 struct WalkSink<'a> {
     start: &'a Start<'a>,
+    each: &'a mut Each<'a>,
     head: Vec<u8>,
     walk: Option<Walk>,
     refused: Option<Error>,
@@ -202,8 +208,8 @@ struct WalkSink<'a> {
 }
 
 impl<'a> WalkSink<'a> {
-    fn new(start: &'a Start<'a>) -> Self {
-        Self { start, head: Vec::new(), walk: None, refused: None, done: false }
+    fn new(start: &'a Start<'a>, each: &'a mut Each<'a>) -> Self {
+        Self { start, each, head: Vec::new(), walk: None, refused: None, done: false }
     }
 
     fn started(&mut self) -> std::io::Result<()> {
@@ -233,7 +239,7 @@ impl Write for WalkSink<'_> {
                 }
             }
         }
-        self.done = self.walk.as_ref().is_some_and(|walk| walk.is_done() || walk.found().is_some());
+        self.done = self.walk.as_mut().is_some_and(|walk| (self.each)(walk).is_break() || walk.is_done());
         if self.done {
             return Err(std::io::Error::other("enough was read"));
         }

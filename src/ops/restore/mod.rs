@@ -28,7 +28,7 @@ pub mod report;
 #[cfg(test)]
 mod round_trip;
 mod scatter;
-mod source;
+pub mod source;
 pub mod space;
 pub mod streamed;
 pub mod survey;

@@ -28,12 +28,15 @@ pub struct Source {
 }
 
 impl Source {
-    pub fn open(config: &Config, system_id: Option<SystemId>) -> Result<Self> {
+    /// The incarnations of the cluster, or the one that is asked for; never none.
+    pub fn all(config: &Config, system_id: Option<SystemId>) -> Result<Vec<Self>> {
         let repository = Repository::open(config.repo()?, config.repo_id)?;
-        let mut found = Vec::new();
-        for (cluster, header) in incarnations::find(&repository, &config.cluster, system_id)? {
-            found.push(Self::incarnation(cluster, &header)?);
-        }
+        let found = incarnations::find(&repository, &config.cluster, system_id)?.into_iter();
+        found.map(|(cluster, header)| Self::incarnation(cluster, &header)).collect()
+    }
+
+    pub fn open(config: &Config, system_id: Option<SystemId>) -> Result<Self> {
+        let mut found = Self::all(config, system_id)?;
         let newest = |source: &Self| source.backups.iter().map(|header| header.stop.time).max();
         found.sort_by_key(newest);
         let Some(mut chosen) = found.pop() else { return Err(Error::bug("no incarnation was found")) };
@@ -62,7 +65,7 @@ impl Source {
         StoredArchive { catalog: self.catalog(), jobs, ends }
     }
 
-    fn catalog(&self) -> Catalog<'_> {
+    pub fn catalog(&self) -> Catalog<'_> {
         Catalog::new(&self.cluster, self.segment_size)
     }
 

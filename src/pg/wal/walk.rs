@@ -13,7 +13,7 @@
 use super::decode::Fact;
 use super::event::{Seen, Watching};
 use super::facts::SegmentFacts;
-use super::header::SegmentHeader;
+use super::header::{SegmentHeader, WalFormat};
 use super::open::OpenRecord;
 use super::page::{LONG_HEADER, PageHeader};
 use super::search::{Landmark, Search};
@@ -172,6 +172,11 @@ impl Walk {
         let mut walk = Self::join(&from.unfinished, header, name, extent)?.watching(watching);
         walk.open.put_whole(from.whole);
         Ok(walk)
+    }
+
+    /// The layout of the segment's records.
+    pub fn format(&self) -> WalFormat {
+        self.header.format
     }
 
     /// What was seen since this was last asked.

@@ -1,0 +1,191 @@
+//! Which segments are read, and in which order: lanes of consecutive segments, each on the path of one timeline.
+//!
+//! A file is searched once, though several paths lead through it: without `--timeline` each timeline's own files,
+//! with it all files on the path to that timeline. Where the context of earlier records matters, a lane begins with the segment
+//! in which the last checkpoint before it begins (its redo LSN): from there on every page is told whole at its
+//! first change.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use super::crew::{Heard, Tell, in_order};
+use super::query::{Query, Range};
+use super::reader;
+use crate::error::{Error, Kind, Result};
+use crate::ops::restore::archive::StoredArchive;
+use crate::ops::restore::choose::Archive;
+use crate::ops::restore::streamed::Ends;
+use crate::pg::history::TimelineHistory;
+use crate::pg::lsn::{SegmentSize, Timeline};
+use crate::pg::names::SegmentName;
+use crate::repo::inventory::{Inventory, PathWal};
+
+/// Consecutive segments of a path.
+#[derive(Clone, Debug)]
+pub struct Lane<'a> {
+    pub path: &'a TimelineHistory,
+    pub tasks: Vec<Task>,
+}
+
+/// A segment to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Task {
+    pub number: u64,
+    pub name: SegmentName,
+    /// Hits in it count; else it is read for the context of later ones.
+    pub counts: bool,
+}
+
+/// The stretches of the archive without a hole.
+pub fn lanes<'a>(
+    inventory: &Inventory,
+    histories: &'a BTreeMap<Timeline, TimelineHistory>,
+    ends: &Ends,
+    wanted: Option<Timeline>,
+    size: SegmentSize,
+) -> Result<Vec<Lane<'a>>> {
+    let paths: Vec<&TimelineHistory> = match wanted {
+        None => histories.values().collect(),
+        Some(timeline) => vec![histories.get(&timeline).ok_or_else(|| no_history(timeline, histories))?],
+    };
+    let mut lanes = Vec::new();
+    for path in paths {
+        let from = match (wanted, path.entries().last()) {
+            (None, Some(entry)) => size.segment_of(entry.switch_lsn),
+            _ => 0,
+        };
+        lanes.extend(stretches(inventory, path, ends, from, size)?);
+    }
+    Ok(lanes)
+}
+
+fn no_history(timeline: Timeline, histories: &BTreeMap<Timeline, TimelineHistory>) -> Error {
+    let known: Vec<String> = histories.keys().map(ToString::to_string).collect();
+    Error::not_found(format!("the repository has no history of timeline {timeline}"))
+        .with_hint(format!("it knows these timelines: {}", known.join(", ")))
+}
+
+/// The segments of a path from one on, whole ones and the streamed part that ends it.
+fn stretches<'a>(
+    inventory: &Inventory,
+    path: &'a TimelineHistory,
+    ends: &Ends,
+    from: u64,
+    size: SegmentSize,
+) -> Result<Vec<Lane<'a>>> {
+    let wal = PathWal::new(inventory, path, size);
+    let mut numbers: Vec<u64> = wal.present(&(from..=u64::MAX)).into_iter().flatten().collect();
+    if let Some(part) = ends.of(path.timeline()) {
+        numbers.push(part.segment.number(size)?);
+    }
+    numbers.dedup();
+    let mut lanes: Vec<Lane<'a>> = Vec::new();
+    for number in numbers {
+        let name = SegmentName::from_number(path.path_timeline_for_segment(number, size), number, size);
+        let task = Task { number, name, counts: true };
+        let last = lanes.last_mut().filter(|lane| {
+            lane.tasks.last().is_some_and(|last| last.number.checked_add(1) == Some(number))
+        });
+        match last {
+            Some(lane) => lane.tasks.push(task),
+            None => lanes.push(Lane { path, tasks: vec![task] }),
+        }
+    }
+    Ok(lanes)
+}
+
+/// Leaves of a lane what may hold a hit, judged by the range and by the headers; and puts in front what the context
+/// needs.
+pub fn narrow(
+    archive: &StoredArchive<'_>,
+    lane: &mut Lane<'_>,
+    query: &Query,
+    range: &Range,
+    watch: &dyn Fn() -> Result<()>,
+) -> Result<()> {
+    let size = archive.segment_size();
+    let all = std::mem::take(&mut lane.tasks);
+    let touched = |task: &Task| {
+        range.may_touch(size.start_of(task.number), size.start_of(task.number.saturating_add(1)))
+    };
+    // Every segment with the end of a transaction in it may hold a drop: asking all headers would save nothing.
+    let by_headers = !(query.needs_context() && range.is_everything());
+    let candidates: Vec<Task> = all.iter().copied().filter(touched).collect();
+    let kept = if by_headers { by_header(archive, &candidates, query, range, watch)? } else { candidates };
+    let (Some(first), Some(last)) = (kept.first().copied(), kept.last().copied()) else { return Ok(()) };
+    if !query.needs_context() {
+        lane.tasks = kept;
+        return Ok(());
+    }
+    let from = context(archive, lane.path, first.number, watch)?;
+    lane.tasks = (from..=last.number)
+        .map(|number| Task {
+            number,
+            name: archive.catalog.name_on(lane.path, number),
+            counts: number >= first.number,
+        })
+        .collect();
+    Ok(())
+}
+
+/// Those whose headers say that they may hold a hit. One that can't be read may.
+fn by_header(
+    archive: &StoredArchive<'_>,
+    tasks: &[Task],
+    query: &Query,
+    range: &Range,
+    watch: &dyn Fn() -> Result<()>,
+) -> Result<Vec<Task>> {
+    let mut kept = Vec::new();
+    let look = |task: &Task, tell: &mut Tell<'_, bool>| {
+        let may = match archive.facts_of(task.name) {
+            Ok(facts) => query.may_be_in(&facts) && range.may_be_in(&facts),
+            Err(error) if error.kind() == Kind::Corrupt => true,
+            Err(error) => return Err(error),
+        };
+        match tell(may) {
+            // That nobody listens any more is noticed at the next task.
+            ControlFlow::Continue(()) | ControlFlow::Break(()) => Ok(()),
+        }
+    };
+    in_order(archive.jobs, tasks, look, watch, &mut |task, heard| {
+        match heard {
+            Heard::Message(true) => kept.push(*task),
+            Heard::Message(false) | Heard::End(Ok(())) => {}
+            // It is read, and then told as what can't be read.
+            Heard::End(Err(_)) => kept.push(*task),
+        }
+        Ok(())
+    })?;
+    Ok(kept)
+}
+
+/// The segment from which on all pages that are changed in segment `number` are known: that of the redo LSN of the last
+/// checkpoint before it. Or as far as the archive goes back without a hole.
+fn context(
+    archive: &StoredArchive<'_>,
+    path: &TimelineHistory,
+    number: u64,
+    watch: &dyn Fn() -> Result<()>,
+) -> Result<u64> {
+    let size = archive.segment_size();
+    let mut from = number;
+    let mut redo = None;
+    while let Some(before) = from.checked_sub(1).filter(|before| redo.is_none_or(|redo| *before >= redo)) {
+        watch()?;
+        let name = archive.catalog.name_on(path, before);
+        if archive.ends.at(name).is_none() && !archive.catalog.exists(name)? {
+            break;
+        }
+        if redo.is_none() {
+            match reader::last_checkpoint(archive, name) {
+                Ok(found) => redo = found.map(|lsn| size.segment_of(lsn)),
+                // It is no context then, and what lies before it is none either.
+                Err(error) if error.kind() == Kind::Corrupt => break,
+                Err(error) => return Err(error),
+            }
+        }
+        from = before;
+    }
+    Ok(from)
+}
