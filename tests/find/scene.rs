@@ -33,7 +33,8 @@ impl Scene {
         command.args(arguments).envs(self.source.env());
         let output = command.output().expect("run pgark find");
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}{printed}");
         let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
         assert_matches_schema("find", &json);
         json

@@ -191,6 +191,10 @@ impl Walk {
             (watching, _) => watching.is_some(),
         };
         let whole = self.open.take_whole();
+        if self.is_done() {
+            // Whoever looks for records need not feed what holds none.
+            self.fed = self.header.segment_size.bytes();
+        }
         let mut facts = self.finish();
         let unfinished = facts.unfinished.take().filter(|_| wanted);
         (facts, unfinished.map(|unfinished| Begun { unfinished, whole }))
