@@ -6,5 +6,4 @@ mod find {
     mod damaged;
     mod restoring;
     mod scene;
-    mod waldump;
 }

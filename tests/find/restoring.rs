@@ -17,8 +17,7 @@ struct Case {
     prepared: bool,
 }
 
-const PLAIN: Case =
-    Case { name: "", sql: &[], flags: &[], fate: "dropped", look: "", prepared: false };
+const PLAIN: Case = Case { name: "", sql: &[], flags: &[], fate: "dropped", look: "", prepared: false };
 
 fn cases() -> Vec<Case> {
     vec![
@@ -54,7 +53,10 @@ fn cases() -> Vec<Case> {
         },
         Case {
             name: "prepared",
-            sql: &["begin; drop table promised; prepare transaction 'it''s due'", "commit prepared 'it''s due'"],
+            sql: &[
+                "begin; drop table promised; prepare transaction 'it''s due'",
+                "commit prepared 'it''s due'",
+            ],
             flags: &["--table", "promised"],
             look: "select count(*) from promised",
             prepared: true,
@@ -118,14 +120,19 @@ fn what_was_lost_is_there_just_before_the_moment_that_is_found() {
         check_case(case, &hit);
         let restored = scene.restore(&scratch, case.name, &hit);
         if case.prepared {
-            assert!(hit["restore"]["then"].as_str().expect("advice").contains("ROLLBACK PREPARED"), "{hit:#}");
+            assert!(
+                hit["restore"]["then"].as_str().expect("advice").contains("ROLLBACK PREPARED"),
+                "{hit:#}"
+            );
             let xid = &hit["xid"];
-            let gid = restored.psql(&format!("select gid from pg_prepared_xacts where transaction = '{xid}'"));
+            let gid =
+                restored.psql(&format!("select gid from pg_prepared_xacts where transaction = '{xid}'"));
             assert_eq!(gid, "it's due");
             restored.psql("rollback prepared 'it''s due'");
         }
         assert_eq!(restored.psql(case.look), "1000", "{}", case.name);
-        let newest = "select name from marker order by substr(name, strpos(name, ' ') + 1) desc, name desc limit 1";
+        let newest =
+            "select name from marker order by substr(name, strpos(name, ' ') + 1) desc, name desc limit 1";
         assert_eq!(restored.psql(newest), format!("before {n}"), "{}", case.name);
     }
     let hit = scene.find_one(&["--table", "doomed.public.inside"]);

@@ -11,7 +11,10 @@ pub fn text(report: &Report, style: Style) -> String {
     let mut text = String::new();
     if report.hits.is_empty() {
         let Report { searched, .. } = report;
-        text.push_str(&format!("nothing found in {} segments, {} of them read\n", searched.segments, searched.read));
+        text.push_str(&format!(
+            "nothing found in {} segments, {} of them read\n",
+            searched.segments, searched.read
+        ));
     } else {
         text.push_str(&table(report, style));
         text.push('\n');
@@ -50,9 +53,10 @@ fn table(report: &Report, style: Style) -> String {
 /// What happened, in a line.
 fn what(hit: &Hit) -> String {
     let prepared = if hit.prepared { " (prepared)" } else { "" };
-    let database = hit.database.as_ref().map(|database| {
-        database.name.clone().unwrap_or_else(|| format!("with oid {}", database.oid))
-    });
+    let database = hit
+        .database
+        .as_ref()
+        .map(|database| database.name.clone().unwrap_or_else(|| format!("with oid {}", database.oid)));
     let of = database.clone().map(|name| format!(" in database {name}")).unwrap_or_default();
     match hit.what {
         What::RestorePoint => {

@@ -39,7 +39,10 @@ impl Moved {
 
     /// The file numbers to watch.
     pub fn files(&self) -> Vec<Oid> {
-        [PG_CLASS, PG_NAMESPACE, PG_DATABASE].into_iter().chain(self.0.keys().map(|(_, file)| *file)).collect()
+        [PG_CLASS, PG_NAMESPACE, PG_DATABASE]
+            .into_iter()
+            .chain(self.0.keys().map(|(_, file)| *file))
+            .collect()
     }
 
     fn catalog(&self, file: RelFileLocator) -> Option<Oid> {

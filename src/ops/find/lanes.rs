@@ -83,9 +83,9 @@ fn stretches<'a>(
     for number in numbers {
         let name = SegmentName::from_number(path.path_timeline_for_segment(number, size), number, size);
         let task = Task { number, name, counts: true };
-        let last = lanes.last_mut().filter(|lane| {
-            lane.tasks.last().is_some_and(|last| last.number.checked_add(1) == Some(number))
-        });
+        let last = lanes
+            .last_mut()
+            .filter(|lane| lane.tasks.last().is_some_and(|last| last.number.checked_add(1) == Some(number)));
         match last {
             Some(lane) => lane.tasks.push(task),
             None => lanes.push(Lane { path, tasks: vec![task] }),

@@ -76,6 +76,8 @@ pub fn run(config: &Config, request: &Request) -> Result<Report> {
         notes: Vec::new(),
         problems: Vec::new(),
         failed: 0,
+        unnamed: 0,
+        unread: 0,
     };
     finder.ask_server();
     for source in Source::all(config, request.system_id)? {
@@ -95,13 +97,18 @@ struct Finder<'a> {
     searched: Searched,
     notes: Vec<String>,
     problems: Vec<Problem>,
+    /// How many problems there were.
     failed: u64,
+    /// Transactions whose relations have no name, and records that could not be decoded.
+    unnamed: u64,
+    unread: u64,
 }
 
 impl Finder<'_> {
     /// Only for its names.
     fn ask_server(&mut self) {
-        let Some(connection) = self.request.connection.as_ref().filter(|_| self.request.query.needs_context())
+        let Some(connection) =
+            self.request.connection.as_ref().filter(|_| self.request.query.needs_context())
         else {
             return;
         };
@@ -195,7 +202,12 @@ impl Finder<'_> {
         };
         in_order(jobs, &lane.tasks, read, &look, &mut hear)?;
         progress.finish();
-        Ok(search.moved_unseen)
+        let (again, unnamed, unread) = (search.moved_unseen, search.unnamed, search.unread);
+        if !again {
+            self.unnamed = self.unnamed.saturating_add(unnamed);
+            self.unread = self.unread.saturating_add(unread);
+        }
+        Ok(again)
     }
 
     fn keep(&mut self, scene: &Scene<'_>, task: &Task, hit: Hit) {
@@ -227,7 +239,30 @@ impl Finder<'_> {
         }
     }
 
-    fn report(self, config: &Config) -> Report {
+    /// What the counts mean for the result.
+    fn conclude(&mut self) {
+        if matches!(self.request.query, Query::Table(_)) && self.unnamed > 0 {
+            self.notes.push(format!(
+                "{} transactions dropped or replaced relations of which this WAL does not tell all names, perhaps this \
+                 one too: `pgark find --dropped` lists them",
+                self.unnamed
+            ));
+        }
+        if self.unread > 0 {
+            self.notes.push(format!(
+                "{} records of interest could not be decoded: too long, or in a form that is not known",
+                self.unread
+            ));
+        }
+        let named = self.problems.len() as u64;
+        if self.failed > named {
+            self.notes
+                .push(format!("{named} of {} segments that could not be searched are named", self.failed));
+        }
+    }
+
+    fn report(mut self, config: &Config) -> Report {
+        self.conclude();
         let (hits, found) = self.kept.into_hits();
         Report {
             cluster: config.cluster.clone(),
@@ -261,9 +296,10 @@ impl Scene<'_> {
 
     fn judged(&self, mut hit: Hit) -> Hit {
         let (timeline, lsn) = (hit.segment.timeline, hit.restore.lsn);
-        hit.restore.reachable = self.windows.iter().any(|window| {
-            window.timeline == timeline && window.from_lsn <= lsn && lsn <= window.to_lsn
-        });
+        hit.restore.reachable = self
+            .windows
+            .iter()
+            .any(|window| window.timeline == timeline && window.from_lsn <= lsn && lsn <= window.to_lsn);
         hit
     }
 }

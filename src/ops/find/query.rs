@@ -21,10 +21,15 @@ pub enum Query {
     /// Restore points, all or those of one name.
     Points(Option<PointName>),
     /// Transactions that ended around a time.
-    Around { time: Timestamp, within: Duration },
+    Around {
+        time: Timestamp,
+        within: Duration,
+    },
     Transaction(Xid),
     /// Transactions that dropped or truncated something; with `rewritten` also those that only rewrote it.
-    Dropped { rewritten: bool },
+    Dropped {
+        rewritten: bool,
+    },
     Storage(Storage),
     Table(TableName),
 }
@@ -335,7 +340,9 @@ mod tests {
         assert!(!range.holds(Lsn(0x2FF_FFFF), None) && !range.holds(Lsn(0x400_0000), Some(at(1_000_001))));
         assert!(!range.may_touch(Lsn(0x200_0000), Lsn(0x300_0000)));
         assert!(range.may_touch(Lsn(0x200_0000), Lsn(0x300_0001)));
-        assert!(range.may_be_in(&facts(1_000_000, 9_000_000)) && !range.may_be_in(&facts(1_000_001, 9_000_000)));
+        assert!(
+            range.may_be_in(&facts(1_000_000, 9_000_000)) && !range.may_be_in(&facts(1_000_001, 9_000_000))
+        );
         assert!(Bound::parse("yesterday", &now).is_err());
     }
 

@@ -12,7 +12,7 @@ use crate::pg::lsn::Lsn;
 use crate::pg::names::SegmentName;
 use crate::pg::oid::Oid;
 use crate::pg::wal::{
-    Begun, Damage, Event, Extent, Interest, Listed, Seen, SegmentHeader, Walk, WalFormat, Watching,
+    Begun, Damage, Event, Extent, Interest, Listed, Seen, SegmentHeader, WalFormat, Walk, Watching,
 };
 
 /// What is told of a segment.
@@ -72,9 +72,8 @@ fn read_rest(
     tell: &mut Tell<'_, Told>,
 ) -> Result<Option<Begun>> {
     let extent: Extent = archive.extent(name);
-    let start = |header: &SegmentHeader| {
-        Walk::watching_rest(from.clone(), header, name, extent, watch.on(header))
-    };
+    let start =
+        |header: &SegmentHeader| Walk::watching_rest(from.clone(), header, name, extent, watch.on(header));
     let walk = archive.walk(name, &start, &mut |walk| hand_on(walk, tell))?;
     Ok(walk.finish_watching().1)
 }

@@ -34,9 +34,10 @@ impl Report {
     /// The worst of what could not be read.
     pub fn worst(&self) -> Option<Kind> {
         let is = |kind: Kind| self.problems.iter().any(|problem| problem.kind == kind);
-        [Kind::Corrupt, Kind::Transient].into_iter().find(|kind| is(*kind)).or_else(|| {
-            self.problems.first().map(|problem| problem.kind)
-        })
+        [Kind::Corrupt, Kind::Transient]
+            .into_iter()
+            .find(|kind| is(*kind))
+            .or_else(|| self.problems.first().map(|problem| problem.kind))
     }
 }
 

@@ -24,8 +24,10 @@ pub struct Search<'a> {
     next_xid: Option<u64>,
     /// A catalog moved to a file that was not watched: names need another reading.
     pub moved_unseen: bool,
-    /// Relations of interest that have no name here.
+    /// Transactions in the range that did something to relations of which the name is not known.
     pub unnamed: u64,
+    /// Records of interest that could not be decoded.
+    pub unread: u64,
 }
 
 /// The file in which a record is, and the path on which it is read.
@@ -53,6 +55,7 @@ impl<'a> Search<'a> {
             next_xid: None,
             moved_unseen: false,
             unnamed: 0,
+            unread: 0,
         }
     }
 
@@ -95,23 +98,23 @@ impl<'a> Search<'a> {
                     self.transactions.meant(xid, lsn, file.database, meaning);
                 }
             }
-            Event::Ended(_) | Event::RestorePoint { .. } | Event::Unread(_) => {}
+            Event::Lost => self.lose_track(),
+            Event::Unread(_) => {
+                self.unread = self.unread.saturating_add(1);
+                self.catalogs.lose_track();
+            }
+            Event::Ended(_) | Event::RestorePoint { .. } => {}
         }
     }
 
-    fn point(
-        &self,
-        place: Place<'_>,
-        lsn: Lsn,
-        end: Lsn,
-        name: RawText,
-        time: Timestamp,
-    ) -> Option<Hit> {
+    fn point(&self, place: Place<'_>, lsn: Lsn, end: Lsn, name: RawText, time: Timestamp) -> Option<Hit> {
         let Query::Points(wanted) = self.query else { return None };
-        let is_wanted =
-            wanted.as_ref().is_none_or(|wanted| wanted.as_str().as_bytes() == name.as_bytes());
-        (is_wanted && self.range.holds(lsn, Some(time)))
-            .then(|| Hit { time: Some(time), name: Some(name), ..self.hit(What::RestorePoint, place, lsn, end) })
+        let is_wanted = wanted.as_ref().is_none_or(|wanted| wanted.as_str().as_bytes() == name.as_bytes());
+        (is_wanted && self.range.holds(lsn, Some(time))).then(|| Hit {
+            time: Some(time),
+            name: Some(name),
+            ..self.hit(What::RestorePoint, place, lsn, end)
+        })
     }
 
     /// A hit of which all is told that any has.
@@ -153,9 +156,7 @@ impl<'a> Search<'a> {
                 let is_near = in_range && (from..=to).contains(&ended.time);
                 is_near.then_some(hit).into_iter().collect()
             }
-            Query::Transaction(xid) => {
-                (in_range && ended.xid == xid.0).then_some(hit).into_iter().collect()
-            }
+            Query::Transaction(xid) => (in_range && ended.xid == xid.0).then_some(hit).into_iter().collect(),
             Query::Dropped { .. } | Query::Storage(_) | Query::Table(_) => {
                 let deeds = self.transactions.ended(ended);
                 if in_range { self.deeds(&hit, deeds, place) } else { Vec::new() }
@@ -167,8 +168,10 @@ impl<'a> Search<'a> {
     fn deeds(&mut self, hit: &Hit, deeds: Deeds, place: Place<'_>) -> Vec<Hit> {
         let mut hits: Vec<Hit> =
             deeds.databases.iter().filter_map(|lost| self.lost_database(hit, *lost, place)).collect();
-        let relations: Vec<Relation> =
-            deeds.lost.into_iter().filter_map(|lost| self.wanted(lost)).collect();
+        if deeds.unnamed > 0 || deeds.lost.iter().any(|lost| lost.row.is_none()) {
+            self.unnamed = self.unnamed.saturating_add(1);
+        }
+        let relations: Vec<Relation> = deeds.lost.into_iter().filter_map(|lost| self.wanted(lost)).collect();
         let is_drop = |relation: &Relation| relation.fate != Fate::Rewritten;
         let found = match self.query {
             Query::Dropped { rewritten } => {
@@ -176,9 +179,6 @@ impl<'a> Search<'a> {
             }
             _ => !relations.is_empty(),
         };
-        if deeds.unnamed > 0 || relations.iter().any(|relation| relation.name.is_none()) {
-            self.unnamed = self.unnamed.saturating_add(1);
-        }
         if found {
             let then = (hit.prepared).then(|| still_prepared(hit.xid));
             hits.push(Hit {
@@ -287,4 +287,3 @@ fn still_prepared(xid: Option<u32>) -> String {
          select gid from pg_prepared_xacts{which}; then ROLLBACK PREPARED '<gid>'"
     )
 }
-

@@ -41,10 +41,8 @@ pub fn ask(request: &ConnRequest) -> Result<Known> {
     let settings = ConnSettings::resolve(request, &Environment::from_process()?)?;
     let mut client = Client::connect(&settings)?;
     let system = client.query_one_text("select system_identifier::text from pg_control_system()", &[])?;
-    let database = oid(&client.query_one_text(
-        "select oid::text from pg_database where datname = current_database()",
-        &[],
-    )?)?;
+    let database = oid(&client
+        .query_one_text("select oid::text from pg_database where datname = current_database()", &[])?)?;
     let mut known = Known { system_id: Some(system.parse()?), ..Known::default() };
     for row in client.query("select oid::text, datname::text from pg_database", &[])? {
         known.databases.push((oid(&row.get::<String>(0)?)?, row.get(1)?));
@@ -63,4 +61,3 @@ pub fn ask(request: &ConnRequest) -> Result<Known> {
 fn oid(text: &str) -> Result<Oid> {
     text.parse().map(Oid).map_err(|_| Error::postgres(format!("could not read the oid \"{text}\"")))
 }
-

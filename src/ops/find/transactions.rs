@@ -200,7 +200,8 @@ impl Account {
                 self.rewritten.extend(of.map(|oid| (database, Oid(oid))));
             }
             Meaning::Altered(Some(old), Some(new)) => {
-                let first = self.altered.remove(&(database, old.oid)).map_or_else(|| old.clone(), |(first, _)| first);
+                let first =
+                    self.altered.remove(&(database, old.oid)).map_or_else(|| old.clone(), |(first, _)| first);
                 self.altered.insert((database, old.oid), (first, new.clone()));
             }
             Meaning::Dropped(Some(row)) => drop(self.dropped.insert((database, row.oid), row.clone())),
@@ -222,7 +223,8 @@ impl Account {
             // Its storage before the transaction replaced that, if it did.
             let row = self.altered.remove(&(database, oid)).map_or(row, |(first, _)| first);
             let storage = unexplained.remove(&(database, row.file));
-            let fate = if self.is_toast_of_rewritten(database, &row) { Fate::Rewritten } else { Fate::Dropped };
+            let fate =
+                if self.is_toast_of_rewritten(database, &row) { Fate::Rewritten } else { Fate::Dropped };
             lost.push(Lost { fate, database, oid: Some(oid), row: Some(row), storage });
         }
         for ((database, oid), (old, new)) in std::mem::take(&mut self.altered) {

@@ -81,6 +81,8 @@ pub enum Event {
         file: RelFileLocator,
         change: RowChange,
     },
+    /// Records are missing here: they are damaged.
+    Lost,
     /// It is of interest, but too long or malformed.
     Unread(&'static str),
 }
@@ -133,6 +135,10 @@ impl Watching {
         std::mem::take(&mut self.seen)
     }
 
+    pub(super) fn lost(&mut self, lsn: Lsn) {
+        self.seen.push(Seen { lsn, end: lsn, xid: 0, event: Event::Lost });
+    }
+
     /// Decided by its header alone. A false answer is final, a true one is not.
     #[inline]
     pub(super) fn wants(&self, header: &RecordHeader) -> bool {
@@ -174,7 +180,8 @@ impl Watching {
 
     fn events(&self, header: &RecordHeader, record: &[u8]) -> Result<Vec<Event>, Stop> {
         if matches!(header.rmgr, RM_HEAP | RM_HEAP2)
-            || (header.rmgr == RM_XLOG && matches!(header.info & XLR_RMGR_INFO_MASK, XLOG_FPI | XLOG_FPI_FOR_HINT))
+            || (header.rmgr == RM_XLOG
+                && matches!(header.info & XLR_RMGR_INFO_MASK, XLOG_FPI | XLOG_FPI_FOR_HINT))
         {
             return self.rows(header, record);
         }

@@ -51,13 +51,28 @@ pub struct Row {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowChange {
     /// These are all rows of a page.
-    Page { block: BlockNumber, rows: Vec<(u16, Row)> },
+    Page {
+        block: BlockNumber,
+        rows: Vec<(u16, Row)>,
+    },
     /// None: as on the page that was told before.
-    Inserted { at: RowPlace, row: Option<Row> },
-    Updated { from: RowPlace, to: RowPlace, row: Option<Edit> },
+    Inserted {
+        at: RowPlace,
+        row: Option<Row>,
+    },
+    Updated {
+        from: RowPlace,
+        to: RowPlace,
+        row: Option<Edit>,
+    },
     /// In its place, without a new version.
-    Overwritten { at: RowPlace, row: Option<Row> },
-    Deleted { at: RowPlace },
+    Overwritten {
+        at: RowPlace,
+        row: Option<Row>,
+    },
+    Deleted {
+        at: RowPlace,
+    },
 }
 
 /// A row's new version, told by how it differs from the one before it.
@@ -175,7 +190,9 @@ pub(super) fn row_changes(
     is_catalog: &dyn Fn(RelFileLocator) -> bool,
 ) -> Result<Vec<(RelFileLocator, RowChange)>, Stop> {
     let parts = Parts::read(record, format)?;
-    let Some(first) = parts.blocks.first().filter(|block| is_catalog(block.file)) else { return Ok(Vec::new()) };
+    let Some(first) = parts.blocks.first().filter(|block| is_catalog(block.file)) else {
+        return Ok(Vec::new());
+    };
     let file = first.file;
     let mut changes = Vec::new();
     for block in parts.blocks.iter().filter(|block| block.header.fork == 0 && block.file == file) {
@@ -281,8 +298,7 @@ fn logged_row(data: &[u8], before: usize) -> Result<Row, Stop> {
 fn edit(data: &[u8], flags: u8) -> Result<Edit, Stop> {
     let whole = Whole(data);
     let mut lengths = Cursor::new(&whole, 0);
-    let mut length =
-        |flag: u8| if flags & flag == 0 { Ok(0) } else { lengths.u16().map(usize::from) };
+    let mut length = |flag: u8| if flags & flag == 0 { Ok(0) } else { lengths.u16().map(usize::from) };
     let (prefix, suffix) = (length(XLH_UPDATE_PREFIX_FROM_OLD)?, length(XLH_UPDATE_SUFFIX_FROM_OLD)?);
     Ok(Edit { prefix, suffix, middle: logged_row(data, lengths.at as usize)? })
 }

@@ -370,10 +370,18 @@ impl Walk {
 
     /// Reads on at the next page that says where a record starts. In a partial segment the WAL ends here.
     fn give_up(&mut self) {
+        self.tell_lost(self.position);
         self.previous = Previous::Unknown;
         self.replaced = None;
         let ends = self.extent == Extent::Partial || self.joining;
         self.state = if ends { State::Ended } else { State::Seeking };
+    }
+
+    /// Whoever watches must know that records are missing.
+    fn tell_lost(&mut self, lsn: Lsn) {
+        if let Some(watching) = &mut self.watching {
+            watching.lost(lsn);
+        }
     }
 
     /// The segment ends in the middle of the open record.

@@ -134,6 +134,7 @@ impl Walk {
             self.give_up();
             return false;
         }
+        self.tell_lost(lsn);
         let previous = self.previous;
         self.replaced = None;
         self.facts.first_lsn.get_or_insert(lsn);
