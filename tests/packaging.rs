@@ -221,7 +221,7 @@ fn the_package_installs_runs_upgrades_and_goes_and_every_repository_stays() {
     let missing = ["cargo-deb", "debootstrap", "systemd-nspawn"].into_iter().find(|program| !has(program));
     if let Some(program) = missing {
         eprintln!(
-            "skipped: {program} is missing (scripts/prerequisites.sh debootstrap; cargo install cargo-deb)"
+            "skipped: {program} is missing (apt-get install debootstrap systemd-container; cargo install --locked cargo-deb)"
         );
         return;
     }
