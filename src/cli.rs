@@ -14,6 +14,7 @@ pub mod manual;
 pub mod metrics;
 pub mod pin;
 pub mod present;
+pub mod reference;
 pub mod repo;
 pub mod report;
 pub mod restore;

@@ -4,6 +4,7 @@
 //! Refuses unknown keys and values of the wrong kind with the line of the file that holds them.
 
 mod expire;
+pub mod keys;
 mod units;
 
 use std::num::NonZeroUsize;

@@ -13,6 +13,7 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
 use super::basebackup::BasebackupArgs;
+use super::reference::reference;
 use super::restore::RestoreArgs;
 use super::{print, wal_fetch, wal_push, wal_receive};
 use crate::config::DEFAULT_FILE;
@@ -23,6 +24,10 @@ pub struct ManArgs {
     /// Where they go, such as /usr/local/share/man/man1
     #[arg(value_name = "DIRECTORY")]
     directory: PathBuf,
+
+    /// The reference of the book instead, in Markdown
+    #[arg(long, hide = true)]
+    markdown: bool,
 }
 
 #[derive(Args)]
@@ -39,6 +44,12 @@ impl ManArgs {
     /// `pgark` is the definition of the program itself.
     pub fn run(&self, pgark: Command) -> Result<ExitCode> {
         require_directory(&self.directory)?;
+        if self.markdown {
+            for page in reference(&programs(pgark).map(|program| pages(&program))) {
+                write(&self.directory.join(page.name), page.text.as_bytes())?;
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
         for program in programs(pgark) {
             for page in pages(&program) {
                 let text = man_page(&page, &program)?;
@@ -109,7 +120,7 @@ fn pages(program: &Command) -> Vec<Command> {
 }
 
 /// As `git help` and others call their pages: "pgark-info".
-fn page_name(page: &Command) -> &str {
+pub(super) fn page_name(page: &Command) -> &str {
     page.get_display_name().unwrap_or_else(|| page.get_name())
 }
 

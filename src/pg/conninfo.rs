@@ -26,6 +26,7 @@ pub use tls_settings::{ClientCertificate, Roots, SslMode, TlsSettings, TlsVersio
 
 use crate::error::{Error, Result};
 use params::Params;
+pub use params::libpq_variables;
 use passfile::Login;
 
 /// Debian's socket directory, then PostgreSQL's own default.

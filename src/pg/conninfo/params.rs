@@ -21,6 +21,17 @@ enum Support {
 
 use Support::{Ignored, Only, Used};
 
+impl fmt::Display for Support {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Used => Ok(()),
+            Ignored => f.write_str("makes no difference here"),
+            Only([]) => f.write_str("not implemented: refused where it is set"),
+            Only(values) => write!(f, "{} only; any other value is refused", values.join(" or ")),
+        }
+    }
+}
+
 struct Keyword {
     name: &'static str,
     variable: Option<&'static str>,
@@ -92,6 +103,11 @@ const KEYWORDS: &[Keyword] = &[
 /// The environment variables that name a parameter's value, with the parameter.
 pub(super) fn variables() -> impl Iterator<Item = (&'static str, &'static str)> {
     KEYWORDS.iter().filter_map(|keyword| Some((keyword.variable?, keyword.name)))
+}
+
+/// The same for people, with what pgark does with it where that is not what libpq does.
+pub fn libpq_variables() -> impl Iterator<Item = (&'static str, &'static str, String)> {
+    KEYWORDS.iter().filter_map(|keyword| Some((keyword.variable?, keyword.name, keyword.support.to_string())))
 }
 
 /// Values by parameter name. An empty value counts as given: it hides what the environment says.
