@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Barrier;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use pgark::error::Kind;
@@ -278,13 +278,13 @@ fn a_local_store_sweeps_what_killed_writers_left_and_no_object() {
         fs::write(dir.path().join(staged), "half").expect("written");
     }
     fs::write(dir.path().join("a/no#number"), "a person's").expect("written");
-    assert_eq!(store.sweep_staged(&key("a"), Duration::from_secs(3600)), Ok(0));
-    assert_eq!(store.sweep_staged(&key("a"), Duration::ZERO), Ok(2));
+    assert_eq!(store.sweep_staged(&key("a"), SystemTime::now() - Duration::from_secs(3600)), Ok(0));
+    assert_eq!(store.sweep_staged(&key("a"), SystemTime::now()), Ok(2));
     let mut left: Vec<String> = fs::read_dir(dir.path().join("a"))
         .expect("list")
         .map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned())
         .collect();
     left.sort();
     assert_eq!(left, ["no#number", "object"]);
-    assert_eq!(store.sweep_staged(&key("nothing"), Duration::ZERO), Ok(0));
+    assert_eq!(store.sweep_staged(&key("nothing"), SystemTime::now()), Ok(0));
 }

@@ -4,10 +4,7 @@ use std::process::ExitCode;
 
 use pgark::cli::{self, basebackup::BasebackupArgs};
 use pgark::error::Kind;
-use pgark::ops;
 
 fn main() -> ExitCode {
-    cli::run(Kind::exit_code, |args: BasebackupArgs, config| {
-        ops::backup::run(config, &args.request()).and_then(|report| args.print(&report))
-    })
+    cli::run(Kind::exit_code, |args: BasebackupArgs, config| args.run(config))
 }

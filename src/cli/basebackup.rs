@@ -5,24 +5,30 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use jiff::Timestamp;
+use serde::Serialize;
 
 use super::connection::Connection;
-use super::{Common, HasCommon, Output, print};
-use crate::config::parse_duration;
-use crate::error::Result;
+use super::{Common, HasCommon, Output, expire, print};
+use crate::config::{self, Config, parse_duration};
+use crate::error::{Error, Result};
 use crate::ident::Name;
-use crate::ops::backup::{Report, Request};
+use crate::ops::expire::report::Report;
+use crate::ops::{self, backup};
 use crate::pg::settings_value::{MemoryUnit, parse_memory};
 use crate::repo::backup::CheckpointMode;
 
 /// The backup stands, but pages of the cluster are damaged.
 const DAMAGED_PAGES: u8 = 8;
 
+/// The backup stands, but expiring older ones failed.
+const NOT_EXPIRED: u8 = 9;
+
 const AFTER_HELP: &str = "It connects as any PostgreSQL client does (PGHOST, PGPORT, PGUSER, PGSERVICE, ~/.pgpass; the \
 Unix socket by default), reads the files itself, and so runs on the database host, as the server's user.\n\n\
 Exit codes: 0 done; 2 wrong flags, configuration or host; 3 not found; 4 conflict (another backup runs, or \
 the label is taken); 5 damaged data; 6 input or output failed, try again; 7 PostgreSQL failed or refused; 8 the backup \
-stands, but pages of the cluster are damaged; 70 a bug in pgark";
+stands, but pages of the cluster are damaged; 9 the backup stands, but what --expire does failed; 70 a bug in pgark";
 
 /// Copy a running cluster, primary or standby, into the repository
 #[derive(Parser)]
@@ -52,6 +58,10 @@ pub struct BasebackupArgs {
     #[arg(long)]
     fail_on_damaged_pages: bool,
 
+    /// After success, delete what the configuration's rules do not keep, as `pgark expire` does [config: expire]
+    #[arg(long)]
+    expire: bool,
+
     /// How the result looks on standard output
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     output: Output,
@@ -76,8 +86,35 @@ impl HasCommon for BasebackupArgs {
 }
 
 impl BasebackupArgs {
-    pub fn request(&self) -> Request {
-        Request {
+    pub fn run(self, config: &Config) -> Result<ExitCode> {
+        if self.expire {
+            // Not after hours of copying.
+            config.expire.require_rule()?;
+        }
+        let report = backup::run(config, &self.request())?;
+        if matches!(self.output, Output::Text) {
+            print(&report)?;
+        }
+        let expired = self.expire.then(|| Expired::run(config));
+        match (self.output, &expired) {
+            (Output::Json, _) => drop(print(&report.json(expired.as_ref())?)?),
+            (Output::Text, Some(Expired { report: Some(expired), .. })) => drop(print(&expire::done(expired))?),
+            (Output::Text, _) => {}
+        }
+        let failed = expired.and_then(|expired| expired.error);
+        if let Some(error) = &failed {
+            let label = report.label();
+            tracing::error!("backup {label} is complete, but expiring older ones failed: {error}");
+        }
+        Ok(match failed {
+            _ if report.has_damage() => ExitCode::from(DAMAGED_PAGES),
+            Some(_) => ExitCode::from(NOT_EXPIRED),
+            None => ExitCode::SUCCESS,
+        })
+    }
+
+    fn request(&self) -> backup::Request {
+        backup::Request {
             connection: self.connection.request(),
             label: self.label.clone(),
             checkpoint: match self.checkpoint {
@@ -91,14 +128,27 @@ impl BasebackupArgs {
             display: self.common.display(),
         }
     }
+}
 
-    /// Prints the result; the exit code tells damaged pages.
-    pub fn print(&self, report: &Report) -> Result<ExitCode> {
-        let done = match self.output {
-            Output::Text => print(report)?,
-            Output::Json => print(&report.json()?)?,
+/// What became of `--expire`.
+#[derive(Serialize)]
+struct Expired {
+    report: Option<Report>,
+    error: Option<String>,
+}
+
+impl Expired {
+    /// With the rules of the configuration, for all incarnations.
+    fn run(config: &Config) -> Self {
+        let request = ops::expire::Request { policy: config::Expire::default(), system_id: None, dry_run: false };
+        let told = |error: &Error| match error.hint() {
+            Some(hint) => format!("{error} ({hint})"),
+            None => error.to_string(),
         };
-        Ok(if report.has_damage() { ExitCode::from(DAMAGED_PAGES) } else { done })
+        match ops::expire::run(config, &request, Timestamp::now(), |_| Ok(())) {
+            Ok(outcome) => Self { report: Some(outcome.report), error: outcome.failed.as_ref().map(told) },
+            Err(error) => Self { report: None, error: Some(told(&error)) },
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::present::{self, Style, bytes, lines, moment};
 use super::{Output, print};
 use crate::config::{Config, Expire, parse_span};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::expire::report::{DoneLine, Incarnation, Report};
 use crate::ops::expire::{self, Request};
 use crate::pg::lsn::SystemId;
@@ -80,12 +80,6 @@ impl Rules {
 
 impl ExpireArgs {
     pub fn run(self, config: &Config) -> Result<ExitCode> {
-        if !self.dry_run {
-            return Err(Error::configuration(
-                "could not expire anything: this version only plans, until deleting is proven on real servers",
-            )
-            .with_hint("--dry-run shows what would be kept, what would go, and why"));
-        }
         let request =
             Request { policy: self.rules.policy(), system_id: self.system_id, dry_run: self.dry_run };
         let text = matches!(self.output, Output::Text);

@@ -22,7 +22,7 @@
 //! for each GiB of the repository.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::layout::{self, Id, Name, PackId};
 use super::lease::{self, Lease, LeaseKind};
@@ -114,8 +114,9 @@ fn remove_garbage(
     expired: Option<&Expired>,
     swept: &mut Swept,
 ) -> Result<()> {
+    let gone = || seen.labels.iter().filter(|label| !spared.labels.contains(*label));
     // Somebody may have deleted a header a moment ago: what it referred to must not be gone before it is.
-    for label in seen.labels.iter().filter(|label| !spared.labels.contains(*label)) {
+    for label in gone() {
         cluster.store().settle_deletions(&cluster.layout().backup(label)?)?;
     }
     let is_old = |object: &Meta| lease.since().duration_since(object.modified).is_ok_and(|age| age > IDLE);
@@ -135,6 +136,10 @@ fn remove_garbage(
             swept.maps += u64::from(cluster.store().delete(&object.key)?);
             swept.bytes += object.size;
         }
+    }
+    // No other backup is at work: what is empty is nobody's.
+    for label in gone() {
+        cluster.store().forget_empty(&cluster.layout().backup(label)?)?;
     }
     Ok(())
 }
@@ -195,7 +200,8 @@ impl Spared {
             match record.kind {
                 LeaseKind::Backup if record.run != ours.run() => self.backup = true,
                 LeaseKind::Restore => self.restored.extend(record.label),
-                LeaseKind::Backup | LeaseKind::Expire => self.labels.extend(record.label),
+                // Under our own label lies what an expired backup of that name left, until we write there.
+                LeaseKind::Backup | LeaseKind::Expire => {}
             }
         }
         if self.runs.contains(&ours.run()) {
@@ -224,16 +230,21 @@ impl Spared {
 }
 
 /// Uploads that were never finished. Under a backup's lease no other run than ours is alive if ours has the only
-/// lease, and ours has begun none; beside an expiry a backup may begin at any time.
+/// lease, and ours has begun none. Where another backup is at work, packs are its own business. How old something is,
+/// the store's clock says, as of when we got our lease.
 fn remove_unfinished(cluster: &Cluster, lease: &Lease, spared: &Spared, is_backup: bool) -> Result<u64> {
     let alone = is_backup && spared.runs.iter().all(|run| *run == lease.run());
-    let idle = if alone { Duration::ZERO } else { IDLE };
     let (store, layout) = (cluster.store(), cluster.layout());
-    let mut removed = store.sweep_staged(&layout.packs()?, idle)?;
-    removed += store.sweep_staged(&layout.root()?, IDLE)?;
+    let yesterday = lease.since().checked_sub(IDLE).unwrap_or(SystemTime::UNIX_EPOCH);
+    let mut removed = 0;
+    if !spared.backup {
+        let before = if alone { lease.since() } else { yesterday };
+        removed += store.sweep_staged(&layout.packs()?, before)?;
+        removed += store.sweep_staged(&layout.root()?, yesterday)?;
+    }
     for object in store.walk(&layout.staging_area()?) {
         let object = object?;
-        if lease.since().duration_since(object.modified).is_ok_and(|age| age > IDLE) {
+        if object.modified < yesterday {
             removed += u64::from(store.delete(&object.key)?);
         }
     }

@@ -6,7 +6,7 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use walkdir::WalkDir;
 
@@ -114,8 +114,8 @@ fn sync_up_to(root: &Path, dir: &Path) -> Result<()> {
     dir.ancestors().take_while(|dir| dir.starts_with(root)).try_for_each(durable::sync_dir)
 }
 
-/// Removes `<key>#<n>` files below a prefix that nobody has written to for `idle`.
-pub fn sweep_staged(root: &Path, prefix: &Key, idle: Duration) -> Result<u64> {
+/// Removes `<key>#<n>` files below a prefix that nobody has written to since `before`.
+pub fn sweep_staged(root: &Path, prefix: &Key, before: SystemTime) -> Result<u64> {
     let mut swept = 0;
     for entry in WalkDir::new(root.join(prefix.as_str())).follow_links(false) {
         let entry = match entry {
@@ -126,7 +126,7 @@ pub fn sweep_staged(root: &Path, prefix: &Key, idle: Duration) -> Result<u64> {
                 return Err(Error::transient(format!("could not list {}: {cause}", root.display())));
             }
         };
-        if entry.file_type().is_file() && is_staged(entry.path()) && is_idle(entry.path(), idle)? {
+        if entry.file_type().is_file() && is_staged(entry.path()) && is_older(entry.path(), before)? {
             match std::fs::remove_file(entry.path()) {
                 Ok(()) => swept += 1,
                 Err(cause) if cause.kind() == ErrorKind::NotFound => {}
@@ -144,9 +144,9 @@ fn is_staged(path: &Path) -> bool {
         .is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
-fn is_idle(path: &Path, idle: Duration) -> Result<bool> {
+fn is_older(path: &Path, before: SystemTime) -> Result<bool> {
     match path.metadata().and_then(|metadata| metadata.modified()) {
-        Ok(modified) => Ok(SystemTime::now().duration_since(modified).is_ok_and(|age| age >= idle)),
+        Ok(modified) => Ok(modified <= before),
         Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(false),
         Err(cause) => Err(Error::io(format!("look at {}", path.display()), &cause)),
     }

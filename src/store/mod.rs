@@ -12,6 +12,7 @@ mod key;
 mod listing;
 mod local;
 mod lock;
+mod owner;
 mod reader;
 
 use std::collections::BTreeSet;
@@ -34,6 +35,7 @@ pub use reader::ObjectReader;
 
 use crate::error::{Error, Kind, Result};
 pub use crate::location::Location;
+use owner::AsOwner;
 
 /// How a `create` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +129,7 @@ impl Store {
     /// Creates the object if nothing stands under its key; durable when it returns `New`. After
     /// `AlreadyThere`, call [`Store::settle`] before relying on the other's object.
     pub fn create(&self, key: &Key, content: impl Into<PutPayload>) -> Result<Created> {
+        let _acting = self.as_owner(key)?;
         local::prepare_parent(&self.root, key).map_err(store_failed)?;
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match block_on(self.inner.put_opts(key.path(), content.into(), options)) {
@@ -139,6 +142,7 @@ impl Store {
     /// Starts an object that is too large for one `create`. Not create-if-absent: only for keys that
     /// hold enough randomness to be nobody else's. Nothing is visible before [`Upload::finish`].
     pub fn upload(&self, key: &Key) -> Result<Upload> {
+        let _acting = self.as_owner(key)?;
         local::prepare_parent(&self.root, key).map_err(store_failed)?;
         let inner = block_on(self.inner.put_multipart(key.path()))
             .map_err(|cause| self.failed(&cause, "start writing", key))?;
@@ -147,6 +151,7 @@ impl Store {
 
     /// Creates `to` from the object `from`, if absent, without moving bytes; then removes `from`.
     pub fn promote(&self, from: &Key, to: &Key) -> Result<Created> {
+        let _acting = self.as_owner(to)?;
         local::prepare_parent(&self.root, to).map_err(store_failed)?;
         let outcome = match block_on(self.inner.copy_if_not_exists(from.path(), to.path())) {
             Ok(()) => Created::New,
@@ -215,13 +220,24 @@ impl Store {
 
     /// Waits, at most `wait`, until no other process holds the lock of that name.
     pub fn lock(&self, key: &Key, wait: Duration) -> Result<Lock> {
+        let _acting = self.as_owner(key)?;
         Lock::acquire(&self.root, key, wait)
     }
 
-    /// Removes what killed writers left unpublished below a prefix and nobody has written to for
-    /// `idle`. Returns how many. No object is ever among them.
-    pub fn sweep_staged(&self, prefix: &Key, idle: Duration) -> Result<u64> {
-        local::sweep_staged(&self.root, prefix, idle)
+    /// Removes what killed writers left unpublished below a prefix and nobody has written to since `before`, by the
+    /// store's clock. Returns how many. No object is ever among them.
+    pub fn sweep_staged(&self, prefix: &Key, before: SystemTime) -> Result<u64> {
+        local::sweep_staged(&self.root, prefix, before)
+    }
+
+    /// Whether what we create under the key belongs to the owner of what is around it, who can delete it again.
+    pub fn leaves_to_owner(&self, key: &Key) -> Result<bool> {
+        owner::is_ours(&self.root.join(key.as_str()))
+    }
+
+    /// Root creates objects for the owner of the directory above.
+    fn as_owner(&self, key: &Key) -> Result<AsOwner> {
+        AsOwner::of(&self.root.join(key.as_str())).map_err(store_failed)
     }
 
     /// The key as messages show it: where to look.

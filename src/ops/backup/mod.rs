@@ -56,6 +56,8 @@ use sink::{Sink, Suspects};
 /// How long a backup waits for an expiry that is at work. The lease of one that died lapses within that.
 const EXPIRY_LIMIT: Duration = lease::TTL.saturating_add(Duration::from_secs(60));
 const EXPIRY_POLL: Duration = Duration::from_millis(500);
+/// So often it is looked at from afar before trying again: it may have died.
+const EXPIRY_POLLS: u32 = 20;
 
 /// What the command line asks for.
 #[derive(Clone)]
@@ -178,7 +180,13 @@ impl Run<'_> {
             let text = format!("waiting for the {} to end: {}", expiry.what(), expiry.who());
             progress::notice(self.request.display, &text);
         }
-        self.interrupt.sleep(EXPIRY_POLL)?;
+        // Each attempt to get the lease shows for a moment, and an expiry that sees it leaves work to the next run.
+        for _ in 0..EXPIRY_POLLS {
+            self.interrupt.sleep(EXPIRY_POLL)?;
+            if !lease::is_listed(&self.cluster, expiry.run)? {
+                break;
+            }
+        }
         Ok(true)
     }
 

@@ -71,8 +71,21 @@ impl Report {
         self.summary.damaged_pages.count > 0
     }
 
-    pub fn json(&self) -> Result<String> {
-        serde_json::to_string(self).map_err(|cause| Error::bug(format!("could not write JSON: {cause}")))
+    pub fn label(&self) -> &Name {
+        &self.summary.label
+    }
+
+    /// One line, with what became of `--expire` if that was asked for.
+    pub fn json(&self, expire: Option<&impl Serialize>) -> Result<String> {
+        #[derive(Serialize)]
+        struct Whole<'a, E> {
+            #[serde(flatten)]
+            report: &'a Report,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            expire: Option<&'a E>,
+        }
+        let whole = Whole { report: self, expire };
+        serde_json::to_string(&whole).map_err(|cause| Error::bug(format!("could not write JSON: {cause}")))
     }
 }
 
@@ -167,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_json_is_one_flat_line() {
-        let json = report(1).json().expect("JSON");
+        let json = report(1).json(None::<&()>).expect("JSON");
         assert!(!json.contains('\n'));
         let value: serde_json::Value = serde_json::from_str(&json).expect("JSON");
         assert_eq!(

@@ -51,9 +51,13 @@ pub struct Done {
 impl Acting<'_> {
     /// What was done is in `done`, also when this fails.
     pub fn act(&self, done: &mut Done) -> Result<()> {
-        self.expect_kept(&self.headers()?)?;
+        // Without any header everything looks like garbage. Perhaps they are on a disk that is not mounted.
+        if self.plan.verdicts.is_empty() {
+            return Ok(());
+        }
         for verdict in self.plan.going() {
             self.interrupt.check()?;
+            self.expect_kept(&self.headers()?)?;
             match self.obstacle(verdict)? {
                 Some(why) => done.postponed.push(format!("backup {}: {why}", verdict.label)),
                 None => self.delete_header(verdict, done)?,
@@ -61,9 +65,8 @@ impl Acting<'_> {
         }
         self.interrupt.check()?;
         self.sweep(done)?;
-        match self.why_no_wal()? {
-            Some(why) => done.postponed.push(format!("WAL: {why}")),
-            None => self.delete_wal(done)?,
+        if let Some(why) = self.delete_wal(done)? {
+            done.postponed.push(format!("WAL: {why}"));
         }
         Ok(())
     }
@@ -122,10 +125,6 @@ impl Acting<'_> {
         done.swept = sweep::sweep_expired(self.cluster, self.lease, &expired)?;
         if done.swept.postponed {
             done.postponed.push("packs and maps: another run may need them".to_string());
-            return Ok(());
-        }
-        for label in &done.backups {
-            self.cluster.store().forget_empty(&self.cluster.layout().backup(label)?)?;
         }
         Ok(())
     }
@@ -155,14 +154,22 @@ impl Acting<'_> {
         Ok(kept_after_all.map(|verdict| format!("backup {} is still there", verdict.label)))
     }
 
-    fn delete_wal(&self, done: &mut Done) -> Result<()> {
+    /// Answers with why not all of it went. A restore may begin at any time, and waits until we have seen it: so before
+    /// each log number we look whether somebody came.
+    fn delete_wal(&self, done: &mut Done) -> Result<Option<String>> {
+        if let Some(why) = self.why_no_wal()? {
+            return Ok(Some(why));
+        }
         for (timeline, going) in &self.plan.wal {
             let logs = logs(self.cluster, *timeline)?;
             for log in &logs {
-                self.interrupt.check()?;
                 let doomed = doomed(self.cluster, *timeline, *log, going, self.size)?;
                 if doomed.is_empty() {
                     continue;
+                }
+                self.interrupt.check()?;
+                if let Some(why) = self.why_no_wal()? {
+                    return Ok(Some(why));
                 }
                 // Frozen for longer than a lease lasts, we are taken for dead, and a backup goes on without us.
                 self.lease.still_held()?;
@@ -176,7 +183,8 @@ impl Acting<'_> {
                 }
             }
         }
-        self.delete_gaps(done)
+        self.delete_gaps(done)?;
+        Ok(None)
     }
 
     /// Gaps of which nothing can be restored any more, so that nothing has to be explained.

@@ -23,6 +23,7 @@ mod perform;
 pub mod place;
 pub mod plan;
 mod preflight;
+mod protect;
 pub mod record;
 pub mod report;
 #[cfg(test)]
@@ -111,8 +112,12 @@ pub fn run(config: &Config, request: &Request, planned: impl FnOnce(&Plan) -> Re
     if request.dry_run {
         return Ok(Report::of_plan(&plan));
     }
+    // Until recovery is where it was to end; dropped on errors too.
+    let lease = protect::protect(&plan.cluster, &plan.decision, request.display, &interrupt)?;
     let written = perform::write(&plan, jobs, request.display, &interrupt)?;
-    match follow::start(&plan, request.display, &interrupt)? {
+    let ended = follow::start(&plan, request.display, &interrupt)?;
+    drop(lease);
+    match ended {
         Some(ended) => Ok(Report::of_server(&plan, written, ended)),
         None => Ok(Report::of_files(&plan, written)),
     }

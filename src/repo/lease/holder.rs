@@ -11,7 +11,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Held, Process, Purpose, Record, TTL, VERSION, list};
+use super::{Held, LeaseKind, Process, Purpose, Record, TTL, VERSION, list};
 use crate::error::{Error, Kind, Result};
 use crate::repo::layout::Id;
 use crate::repo::{Cluster, to_json};
@@ -42,6 +42,7 @@ struct Shared {
     record: Record,
     /// When the first object was created, by the store's clock.
     since: SystemTime,
+    acquired: Uptime,
     state: Mutex<State>,
 }
 
@@ -122,6 +123,15 @@ impl Lease {
         self.shared.still_held()
     }
 
+    /// Another run of that kind that is at work now.
+    pub fn beside(&self, kind: LeaseKind) -> Result<Option<Held>> {
+        let now = self.shared.since + self.shared.acquired.age();
+        let record = &self.shared.record;
+        let others = list(&self.shared.cluster)?.into_iter().filter(|held| !held.is_of(record.run));
+        let is_it = |held: &Held| held.record.as_ref().is_some_and(|other| other.kind == kind);
+        Ok(others.filter(is_it).find(|held| held.is_live(&record.process, now)))
+    }
+
     /// As the background thread does when it is time.
     #[cfg(test)]
     pub(super) fn renew_now(&self) -> Result<()> {
@@ -187,9 +197,13 @@ impl Shared {
         }
         stale.iter().try_for_each(|held| remove_stale(cluster, held))?;
         let state = State { objects: vec![first], renewed, lost: false };
-        let shared =
-            Self { cluster: cluster.clone(), record: record.clone(), since: now, state: Mutex::new(state) };
-        Ok(Outcome::Acquired(Arc::new(shared)))
+        Ok(Outcome::Acquired(Arc::new(Self {
+            cluster: cluster.clone(),
+            record: record.clone(),
+            since: now,
+            acquired: renewed,
+            state: Mutex::new(state),
+        })))
     }
 
     /// Starts to renew in the background.

@@ -229,6 +229,11 @@ pub fn list(cluster: &Cluster) -> Result<Vec<Held>> {
     Ok(readable.chain(unreadable).collect())
 }
 
+/// Whether a run still has a lease, live or stale.
+pub fn is_listed(cluster: &Cluster, run: Id) -> Result<bool> {
+    Ok(list(cluster)?.iter().any(|held| held.record.as_ref().is_some_and(|record| record.run == run)))
+}
+
 fn read(cluster: &Cluster, object: &Meta) -> Result<Record> {
     let name = cluster.store().name(&object.key);
     let record: Record = parse_json(&cluster.store().get(&object.key)?, &name)?;
