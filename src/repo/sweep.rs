@@ -434,7 +434,6 @@ mod tests {
     #[test]
     fn what_killed_writers_never_published_is_swept() {
         let fixture = Fixture::create();
-        let lease = lease(&fixture, id());
         let root = fixture.file(&fixture.cluster.layout().root().expect("key"));
         for dir in ["pack", "staging", "wal/00000001/00000000"] {
             std::fs::create_dir_all(root.join(dir)).expect("created");
@@ -448,6 +447,7 @@ mod tests {
         write("staging/ffeeddccbbaa99887766554433221100", Duration::ZERO);
         write("wal/00000001/00000000/000000010000000000000001.zst#1", 2 * IDLE);
         write("wal/00000001/00000000/000000010000000000000002.zst#1", Duration::ZERO);
+        let lease = lease(&fixture, id());
         assert_eq!(sweep(&fixture.cluster, &lease).expect("swept").unfinished, 3);
         let left: Vec<String> =
             fixture.objects().into_iter().filter(|object| !object.starts_with("lease/")).collect();

@@ -55,7 +55,7 @@ impl Acting<'_> {
         if self.plan.verdicts.is_empty() {
             return Ok(());
         }
-        for verdict in self.plan.going() {
+        for verdict in self.plan.going_in_order() {
             self.interrupt.check()?;
             self.expect_kept(&self.headers()?)?;
             match self.obstacle(verdict)? {

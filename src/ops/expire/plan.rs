@@ -64,6 +64,13 @@ impl Plan {
     pub fn going(&self) -> impl Iterator<Item = &Verdict> {
         self.verdicts.iter().filter(|verdict| !verdict.is_kept())
     }
+
+    /// The same in the order in which they are deleted: those first whose time is contradicted by another. With that one
+    /// gone before them, they would be believed by the next run of one that was killed.
+    pub fn going_in_order(&self) -> impl Iterator<Item = &Verdict> {
+        let of = |doubtful| self.going().filter(move |verdict| verdict.doubtful == doubtful);
+        of(true).chain(of(false))
+    }
 }
 
 /// Decides.
@@ -87,6 +94,7 @@ pub fn plan(facts: &Facts, policy: &Expire, clock: &Clock, records: &impl Record
     planner.held(clock.now);
     planner.not_good();
     planner.unplaced();
+    planner.witnesses();
     planner.tell_times();
     if let Some(silence) = window.and_then(|reach| reach.silence) {
         planner.tell_silence(silence);
@@ -227,13 +235,38 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// What tells that the time of a kept backup is wrong stays with it: else the next run would believe it.
+    fn witnesses(&mut self) {
+        loop {
+            let count = self.kept.reasons.len();
+            for line in self.lines {
+                let mut latest = None;
+                for backup in &line.backups {
+                    if backup.believed {
+                        latest = Some(backup.index);
+                    } else if let Some(witness) = latest.filter(|_| self.kept.has(backup.index))
+                        && let Some(against) = self.label(backup.index).cloned()
+                        && !self.kept.has(witness)
+                    {
+                        self.kept.keep(witness, Reason::Witness { against });
+                    }
+                }
+            }
+            // On another line its own time may be contradicted.
+            if self.kept.reasons.len() == count {
+                return;
+            }
+        }
+    }
+
+    /// Backups whose time is not believed on some line.
+    fn doubtful(&self) -> BTreeSet<usize> {
+        let backups = self.lines.iter().flat_map(|line| &line.backups);
+        backups.filter(|backup| !backup.believed).map(|backup| backup.index).collect()
+    }
+
     fn tell_times(&mut self) {
-        let doubtful: BTreeSet<usize> = self
-            .lines
-            .iter()
-            .flat_map(|line| line.backups.iter().filter(|backup| !backup.believed).map(|backup| backup.index))
-            .collect();
-        for index in doubtful {
+        for index in self.doubtful() {
             let Some(backup) = self.facts.backups.get(index) else { continue };
             self.notes.push(format!(
                 "backup {} claims to have ended at {:.0}, which contradicts its place in the WAL or lies in the \
@@ -282,6 +315,7 @@ impl<'a> Planner<'a> {
     }
 
     fn verdicts(&mut self) -> Vec<Verdict> {
+        let doubtful = self.doubtful();
         let mut verdicts: Vec<Verdict> = (0..)
             .zip(&self.facts.backups)
             .map(|(index, backup)| Verdict {
@@ -291,6 +325,7 @@ impl<'a> Planner<'a> {
                 timeline: backup.at.consistent_timeline,
                 consistent: backup.at.consistent,
                 reasons: self.kept.reasons.remove(&index).unwrap_or_default(),
+                doubtful: doubtful.contains(&index),
                 trouble: self.trouble(index, backup),
             })
             .collect();

@@ -18,6 +18,8 @@ pub struct Verdict {
     pub consistent: Lsn,
     /// Empty: it goes.
     pub reasons: Vec<Reason>,
+    /// Its time is not believed.
+    pub doubtful: bool,
     /// Why it can't be restored.
     pub trouble: Option<String>,
 }
@@ -83,6 +85,10 @@ pub enum Reason {
     UnknownTimeline {
         timeline: Timeline,
     },
+    /// Its time contradicts that of another one, which is kept.
+    Witness {
+        against: Name,
+    },
     NoGoodBackup,
 }
 
@@ -106,6 +112,9 @@ impl fmt::Display for Reason {
             }
             Reason::UnknownTimeline { timeline } => {
                 write!(f, "the history of its timeline {timeline} can't be read")
+            }
+            Reason::Witness { against } => {
+                write!(f, "it tells that the time of backup {against}, which is kept, is wrong")
             }
             Reason::NoGoodBackup => f.write_str("no backup is known to be good"),
         }

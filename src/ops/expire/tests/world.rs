@@ -222,6 +222,25 @@ impl World {
     }
 }
 
+impl World {
+    /// Carries a plan out in the order of `act.rs`, up to a share of it.
+    pub fn apply_part(&mut self, plan: &Plan, done: f64) {
+        let headers: Vec<&Name> = plan.going_in_order().map(|verdict| &verdict.label).collect();
+        let wal: Vec<(Timeline, u64)> = plan
+            .wal
+            .iter()
+            .flat_map(|(timeline, runs)| runs.iter().flatten().map(|number| (*timeline, number)))
+            .collect();
+        let steps = ((headers.len() + wal.len()) as f64 * done) as usize;
+        for label in headers.iter().take(steps) {
+            self.backups.retain(|backup| backup.at.label != **label);
+        }
+        for segment in wal.iter().take(steps.saturating_sub(headers.len())) {
+            self.segments.remove(segment);
+        }
+    }
+}
+
 /// The record behind a backup lies in the next segment.
 pub struct Next<'a> {
     pub facts: &'a Facts,
