@@ -98,7 +98,9 @@ impl BasebackupArgs {
         let expired = self.expire.then(|| Expired::run(config));
         match (self.output, &expired) {
             (Output::Json, _) => drop(print(&report.json(expired.as_ref())?)?),
-            (Output::Text, Some(Expired { report: Some(expired), .. })) => drop(print(&expire::done(expired))?),
+            (Output::Text, Some(Expired { report: Some(expired), .. })) => {
+                drop(print(&expire::done(expired))?)
+            }
             (Output::Text, _) => {}
         }
         let failed = expired.and_then(|expired| expired.error);
@@ -140,7 +142,8 @@ struct Expired {
 impl Expired {
     /// With the rules of the configuration, for all incarnations.
     fn run(config: &Config) -> Self {
-        let request = ops::expire::Request { policy: config::Expire::default(), system_id: None, dry_run: false };
+        let request =
+            ops::expire::Request { policy: config::Expire::default(), system_id: None, dry_run: false };
         let told = |error: &Error| match error.hint() {
             Some(hint) => format!("{error} ({hint})"),
             None => error.to_string(),

@@ -97,6 +97,7 @@ impl Ledger<'_> {
             }
             cost.backups.push(backup);
         }
+        self.forget_deleted(&mut cost)?;
         if !self.of_all {
             return Ok(cost);
         }
@@ -104,7 +105,7 @@ impl Ledger<'_> {
             Some(part) => part.segment.number(self.size).map(Some),
             None => Ok(None),
         };
-        cost.holes = continuity::holes(&catalog, self.histories, &candidates, streamed)?;
+        cost.holes = continuity::holes(&catalog, self.histories, &mut candidates, streamed)?;
         for hole in &mut cost.holes.first {
             if let Some(story) = all.why_missing(hole.first) {
                 // Dropped WAL is a loss wherever it lies.
@@ -117,6 +118,16 @@ impl Ledger<'_> {
         cost.before = window::windows(&undamaged, self.histories, &candidates)?;
         cost.after = window::windows(&damaged, self.histories, &good)?;
         Ok(cost)
+    }
+
+    /// An expiry deletes the header first: what misses something may have been deleted since it was read.
+    fn forget_deleted(&self, cost: &mut Cost) -> Result<()> {
+        if cost.backups.iter().all(|backup| backup.state == State::Restores) {
+            return Ok(());
+        }
+        let there = backup::labels(self.cluster)?;
+        cost.backups.retain(|backup| backup.state == State::Restores || there.contains(&backup.label));
+        Ok(())
     }
 
     /// One backup; None when it was deleted meanwhile. One whose header can't be read is no candidate.
