@@ -97,12 +97,10 @@ impl BasebackupArgs {
         }
         let expired = self.expire.then(|| Expired::run(config));
         match (self.output, &expired) {
-            (Output::Json, _) => drop(print(&report.json(expired.as_ref())?)?),
-            (Output::Text, Some(Expired { report: Some(expired), .. })) => {
-                drop(print(&expire::done(expired))?)
-            }
-            (Output::Text, _) => {}
-        }
+            (Output::Json, _) => print(&report.json(expired.as_ref())?)?,
+            (Output::Text, Some(Expired { report: Some(expired), .. })) => print(&expire::done(expired))?,
+            (Output::Text, _) => ExitCode::SUCCESS,
+        };
         let failed = expired.and_then(|expired| expired.error);
         if let Some(error) = &failed {
             let label = report.label();

@@ -88,5 +88,6 @@ fn each_incarnation_keeps_its_newest_backup_and_one_alone_can_be_expired() {
     for (id, content) in ids.iter().zip(&content) {
         repo.restore(&scratch, id, &["--system-id", id]).assert_content(content);
     }
-    run(repo.pgark(&["expire", "--keep-last", "1", "--system-id", "7"])).fails_with(3, "system identifier 7");
+    run(&mut repo.pgark(&["expire", "--keep-last", "1", "--system-id", "7"]))
+        .fails_with(3, "system identifier 7");
 }

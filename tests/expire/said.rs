@@ -35,7 +35,7 @@ fn the_text_shows_the_plan_and_what_was_done() {
 fn without_a_rule_nothing_is_deleted_and_rules_may_be_configured() {
     let scene = Scene::new();
     run(&mut scene.repo.pgark(&["expire"])).fails_with(2, "no rule says what to keep");
-    run(scene.repo.pgark(&["expire", "--keep-last", "0"])).fails_with(2, "keep-last");
+    run(&mut scene.repo.pgark(&["expire", "--keep-last", "0"])).fails_with(2, "keep-last");
     assert_eq!(headers(&scene.repo).len(), 5);
     scene.repo.configure("[expire]\nkeep_last = 4");
     let said = expire(&scene.repo, &["--dry-run"]);

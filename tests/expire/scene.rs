@@ -2,7 +2,8 @@
 //! recovery window begins between the fourth and the fifth.
 
 use std::collections::BTreeMap;
-use std::process::Command;
+use std::io::{PipeReader, Write};
+use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
@@ -183,4 +184,16 @@ pub fn wait_for_lease(repo: &TestRepo, kind: &str) {
             text.contains(&format!("\"kind\":\"{kind}\"")) || text.contains(&format!("\"kind\": \"{kind}\""))
         })
     });
+}
+
+/// An expiry that holds its lease and has planned, and goes on when somebody reads what it prints.
+pub fn stopped_expiry(repo: &TestRepo, arguments: &[&str]) -> (Child, PipeReader) {
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    // pipe(7): so much fits in, and the next write waits.
+    writer.write_all(&[b'x'; 65_536]).expect("written");
+    let mut command = repo.std_program("pgark");
+    command.arg("expire").args(arguments).stdout(writer).stderr(Stdio::piped());
+    let child = command.spawn().expect("started");
+    wait_for_lease(repo, "expire");
+    (child, reader)
 }

@@ -21,7 +21,7 @@ fn a_backup_is_followed_by_an_expiry_and_says_both() {
     repo.configure("[expire]\nkeep_last = 1");
     let text = backup("one", &[]).succeeds();
     assert!(
-        text.contains("backup one of cluster main is complete") && text.contains("nothing was deleted"),
+        text.contains("backup one of cluster main is complete") && text.contains("deleted 0 backups"),
         "{text}"
     );
     let text = backup("two", &[]).succeeds();

@@ -9,6 +9,7 @@ mod act;
 mod clock;
 mod facts;
 mod freed;
+mod holes;
 mod lines;
 mod look;
 mod needs;
