@@ -9,7 +9,6 @@ mod act;
 mod clock;
 mod facts;
 mod freed;
-mod holes;
 mod lines;
 mod look;
 mod needs;

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use super::facts::{Facts, Records};
-use super::holes::Left;
 use super::lines::Line;
 use super::runs::Runs;
 use crate::error::Result;
@@ -41,21 +40,6 @@ impl Needs<'_> {
         if self.restores_on_unknown_paths(notes) {
             return Ok(BTreeMap::new());
         }
-        loop {
-            let unneeded = self.rest(&needed);
-            let left = self.lines.iter().map(|line| Left { facts: self.facts, line, unneeded: &unneeded });
-            let odd: Vec<(Timeline, Runs)> = left.flat_map(|left| left.odd(&is_kept)).collect();
-            if odd.is_empty() {
-                return Ok(unneeded);
-            }
-            for (timeline, stays) in odd {
-                stays.iter().for_each(|run| needed.entry(timeline).or_default().add(run));
-            }
-        }
-    }
-
-    /// What is left, of the timelines of which that can be told.
-    fn rest(&self, needed: &BTreeMap<Timeline, Runs>) -> BTreeMap<Timeline, Runs> {
         let safe = |timeline: &Timeline| !self.facts.unknown.iter().any(|unknown| unknown >= timeline);
         let mut unneeded = BTreeMap::new();
         for (timeline, path) in self.facts.histories.iter().filter(|(timeline, _)| safe(timeline)) {
@@ -66,7 +50,7 @@ impl Needs<'_> {
                 unneeded.insert(*timeline, free);
             }
         }
-        unneeded
+        Ok(unneeded)
     }
 
     /// What is needed along one line.
@@ -126,7 +110,7 @@ impl Needs<'_> {
 
 /// The parts of a range of a path that each of its timelines has: a segment is read from the newest timeline that
 /// begins in or before it ([`TimelineHistory::path_timeline_for_segment`]).
-pub fn on_path(
+fn on_path(
     path: &TimelineHistory,
     range: &RangeInclusive<u64>,
     segment_of: impl Fn(Lsn) -> u64,

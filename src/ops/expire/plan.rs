@@ -146,9 +146,16 @@ impl<'a> Planner<'a> {
         self.facts.backups.get(index).map(|backup| &backup.at.label)
     }
 
+    /// All WAL behind it stays, on every active line that it lies on: else the WAL that one line keeps would end at the
+    /// fork of another, where a hole looks like a loss.
     fn keep_with_wal(&mut self, line: &Line<'_>, index: usize, reason: Reason) {
         self.kept.keep(index, reason);
-        self.continuous.entry(line.timeline()).or_default().insert(index);
+        let has_it =
+            |other: &&Line<'_>| other.active && other.backups.iter().any(|placed| placed.index == index);
+        let others = self.lines.iter().filter(has_it).map(Line::timeline);
+        for timeline in others.chain([line.timeline()]) {
+            self.continuous.entry(timeline).or_default().insert(index);
+        }
     }
 
     fn newest(&mut self, line: &Line<'_>) {

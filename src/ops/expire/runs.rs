@@ -9,10 +9,6 @@ use std::ops::RangeInclusive;
 pub struct Runs(Vec<(u64, u64)>);
 
 impl Runs {
-    pub const fn none() -> Self {
-        Self(Vec::new())
-    }
-
     /// Takes in one more number; they come in any order, but neighbours cost nothing when they come in theirs.
     pub fn insert(&mut self, number: u64) {
         match self.0.last_mut() {
