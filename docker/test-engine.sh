@@ -18,9 +18,12 @@ find_engine() { # DIRECTORY
     command -v dockerd >/dev/null || skip 'no Docker engine answers, and dockerd is not installed'
     engine=$1
     mkdir -p "$engine"
+    local bridge=(--bridge none)
+    # An engine without this bridge removes it, and another one may use it.
+    [ ! -e /sys/class/net/docker0 ] || bridge=()
     dockerd --host "unix://$engine/socket" --data-root "$engine/data" --exec-root "$engine/exec" \
-        --pidfile "$engine/pid" --bridge none --iptables=false --ip6tables=false --ip-forward=false \
-        --ip-masq=false >"$engine/log" 2>&1 </dev/null &
+        --pidfile "$engine/pid" "${bridge[@]}" --iptables=false --ip6tables=false \
+        --ip-forward=false --ip-masq=false >"$engine/log" 2>&1 </dev/null &
     engine_pid=$!
     export DOCKER_HOST=unix://$engine/socket
     for _ in $(seq 300); do
@@ -50,7 +53,7 @@ find_compose() {
     if docker compose version >/dev/null 2>&1; then
         compose() { docker compose --ansi never "$@"; }
     elif docker-compose version >/dev/null 2>&1; then
-        compose() { docker-compose --no-ansi "$@"; }
+        compose() { docker-compose --ansi never "$@"; }
     else
         skip "there is neither 'docker compose' nor docker-compose here"
     fi
