@@ -57,19 +57,20 @@ find_compose() {
     else
         skip "there is neither 'docker compose' nor docker-compose here"
     fi
-    compose version | head -n 1
+    echo "compose $(compose version --short), engine $(docker version --format "{{.Server.Version}}")"
 }
 
-# The base from the engine, else from a registry, else made here. $1: where the one made here is kept.
+# The base from the engine, else from a registry, else Debian's made here. $2: where the one made here is kept.
 # Sets `made_base` if the engine did not have it.
-find_base() {
-    local base=debian:bookworm-slim
+find_base() { # IMAGE FILE
+    local base=$1 kept=$2
     docker image inspect "$base" >/dev/null 2>&1 && return
     made_base=$base
     timeout 60 docker pull "$base" >/dev/null 2>&1 && return
+    [ "$base" = debian:bookworm-slim ] || skip "no registry gives $base"
     # Builds of an engine without rules in the firewall reach the network as the host does.
     export BUILD_NETWORK=host
-    if [ ! -e "$1" ]; then
+    if [ ! -e "$kept" ]; then
         command -v debootstrap >/dev/null || skip "no registry gives $base, and there is no debootstrap to make it"
         [ "$(id -u)" = 0 ] || skip "no registry gives $base, and only root could make it"
         echo "making $base with debootstrap"
@@ -77,10 +78,17 @@ find_base() {
         debootstrap --variant=minbase --include=ca-certificates bookworm "$root" >"$work/debootstrap.log" 2>&1 ||
             skip "no registry gives $base, and debootstrap could not make it: $(tail -n 1 "$work/debootstrap.log")"
         rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* "$root"/usr/share/{doc,man,locale}/*
-        mkdir -p "$(dirname "$1")"
-        tar -C "$root" -c . >"$1.new"
-        mv "$1.new" "$1"
+        mkdir -p "$(dirname "$kept")"
+        tar -C "$root" -c . >"$kept.new"
+        mv "$kept.new" "$kept"
         rm -rf "$root"
     fi
-    docker import "$1" "$base" >/dev/null
+    docker import "$kept" "$base" >/dev/null
+}
+
+# The image needs packages of Debian.
+find_packages() { # IMAGE
+    docker run --rm --network "${BUILD_NETWORK:-default}" "$1" sh -c \
+        'apt-get -o Acquire::Retries=2 -o APT::Update::Error-Mode=any update' >"$work/apt.log" 2>&1 ||
+        skip "apt-get finds no packages in a container: $(tail -n 1 "$work/apt.log")"
 }

@@ -18,12 +18,12 @@ only_one_on() { # DIRECTORY
     flock -n 9 || fail "another container uses the volume of $1: stop that one first"
 }
 
-# Clients find the password here. $1: host, $2: role, $3: the secret.
-password_for() {
-    export PGHOST=$1 PGUSER=$2 PGDATABASE=postgres PGPASSFILE=/tmp/pgpass
+# Writes the password into PGPASSFILE, where every client in the container finds it: compose.yaml names host, role
+# and that file for all of them, `docker compose exec` included.
+password_from() { # SECRET
     local password
-    password=$(sed 's/[\\:]/\\&/g' "/run/secrets/$3") || fail "could not read the secret $3: run docker/setup"
-    printf '%s:*:*:%s:%s\n' "$1" "$2" "$password" >"$PGPASSFILE"
+    password=$(sed 's/[\\:]/\\&/g' "/run/secrets/$1") || fail "could not read the secret $1: run docker/setup"
+    printf '%s:*:*:%s:%s\n' "$PGHOST" "$PGUSER" "$password" >"$PGPASSFILE"
 }
 
 # The target as flags of bootstrap-restore in the array `target`, and in words in `target_text`.
