@@ -155,8 +155,17 @@ fn a_repository_that_is_away_for_a_while_is_waited_for() {
 
 #[test]
 fn a_restarted_primary_is_gone_on_with() {
+    gone_on_with(&["--synchronous"]);
+}
+
+#[test]
+fn a_primary_shuts_down_though_the_repository_lacks_its_last_wal() {
+    gone_on_with(&[]);
+}
+
+fn gone_on_with(mode: &[&str]) {
     let (repo, server) = (TestRepo::init(), server());
-    let receiver = Receiver::start(&repo, &server, &["--synchronous"]);
+    let receiver = Receiver::start(&repo, &server, mode);
     let first = write_segments(&server, 1);
     wait_for_segment(&repo, &first);
     server.psql("create table before_the_crash (a int)");

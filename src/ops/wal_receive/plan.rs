@@ -4,7 +4,7 @@
 //! Refuses servers whose path does not lead through what was received. Invariant: no segment is skipped
 //! between what the repository holds and where streaming begins, unless that was asked for.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::pg::history::TimelineHistory;
@@ -15,6 +15,10 @@ use crate::pg::replication::Positions;
 /// The first wait after a lost connection, and the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
+
+/// So many times in a row, each so soon behind the one before, only a server asks that shuts down.
+const LAST_PINGS: u32 = 4;
+const PING_AGAIN: Duration = Duration::from_millis(400);
 
 /// What is known before the first segment is chosen. Segments are their numbers on the server's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +110,26 @@ pub(super) fn positions(reached: Reached, synchronous: bool) -> Positions {
     Positions { written: reached.received, flushed: durable.min(reached.received) }
 }
 
+/// How often the server has asked in a row where we are, though it sent nothing since we told it.
+///
+/// While it shuts down it asks anew as soon as it has an answer, until all is reported as flushed, and does not end
+/// before (walsender.c, WalSndDone). Else it asks once in half of wal_sender_timeout.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pings {
+    last: Option<Instant>,
+    in_a_row: u32,
+}
+
+impl Pings {
+    /// One more came. True: the server shuts down and waits for us.
+    pub fn count(&mut self, now: Instant) -> bool {
+        let again = self.last.is_some_and(|last| now.saturating_duration_since(last) < PING_AGAIN);
+        self.in_a_row = if again { self.in_a_row.saturating_add(1) } else { 1 };
+        self.last = Some(now);
+        self.in_a_row >= LAST_PINGS
+    }
+}
+
 /// How many of `length` bytes at `position` belong to the segment that `position` is in.
 pub(super) fn within_segment(position: Lsn, length: usize, size: SegmentSize) -> usize {
     let left = size.bytes() - position.0 % size.bytes();
@@ -183,6 +207,17 @@ mod tests {
         let reached = Reached { received: Lsn(30), synced: Lsn(20), archived: Lsn(10) };
         assert_eq!(positions(reached, false), Positions { written: Lsn(30), flushed: Lsn(10) });
         assert_eq!(positions(reached, true), Positions { written: Lsn(30), flushed: Lsn(20) });
+    }
+
+    #[test]
+    fn a_server_that_asks_again_and_again_shuts_down_and_one_that_asks_now_and_then_does_not() {
+        let now = Instant::now();
+        let asked = |every: Duration| {
+            let mut pings = Pings::default();
+            (0..10).map(|n| pings.count(now + every * n)).collect::<Vec<_>>()
+        };
+        assert_eq!(asked(Duration::from_millis(300))[..5], [false, false, false, true, true]);
+        assert!(!asked(PING_AGAIN).contains(&true));
     }
 
     #[test]

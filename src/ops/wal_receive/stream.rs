@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::plan::{self, Known, Next, Reached};
+use super::plan::{self, Known, Next, Pings, Reached};
 use super::server;
 use super::spool::Receiving;
 use super::status::Status;
@@ -48,6 +48,7 @@ pub(super) struct Progress {
     handed_over: Option<Instant>,
     /// The end of the last part.
     part: Lsn,
+    pings: Pings,
 }
 
 impl Receiver<'_> {
@@ -169,6 +170,7 @@ impl Receiver<'_> {
             match streaming.next(Instant::now() + TICK).map_err(|error| gap(error, self))? {
                 Event::Wal { start, server_end, bytes } => {
                     self.progress.server_end = server_end.max(self.progress.server_end);
+                    self.progress.pings = Pings::default();
                     self.write(start, bytes, size)?;
                 }
                 Event::Keepalive { server_end, reply } => {
@@ -181,6 +183,9 @@ impl Receiver<'_> {
             let drained = !streaming.has_message();
             self.sync(drained).map_err(Ended::Fatal)?;
             self.report(&mut streaming, asked, drained)?;
+            if asked {
+                self.let_go()?;
+            }
             self.hand_over_part().map_err(Ended::Fatal)?;
             if let Some(end) = end {
                 return Ok(end);
@@ -195,6 +200,7 @@ impl Receiver<'_> {
         progress.next = Some(next);
         (progress.reported, progress.flushed, progress.part) = (None, Lsn::INVALID, Lsn::INVALID);
         progress.handed_over = Some(Instant::now());
+        progress.pings = Pings::default();
     }
 
     /// Signals, failures of the repository, and signs of life.
@@ -299,6 +305,19 @@ impl Receiver<'_> {
             self.progress.flushed = positions.flushed;
         }
         Ok(())
+    }
+
+    /// A server that shuts down waits until we report all of its WAL as flushed. We can't while the repository lacks
+    /// some, and that may take long: we hold all of it, so we leave, the server ends, and the slot keeps the rest.
+    fn let_go(&mut self) -> Step<()> {
+        let shuts_down = self.progress.pings.count(Instant::now());
+        if !shuts_down || self.progress.position < self.progress.server_end {
+            return Ok(());
+        }
+        Err(Ended::Lost(Error::transient(format!(
+            "the server shuts down; all of its WAL was received, up to {}, and what the repository lacks of it is in the spool",
+            self.progress.position
+        ))))
     }
 
     /// A segment that takes long to fill is stored as far as it is.
