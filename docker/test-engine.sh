@@ -88,7 +88,7 @@ find_base() { # IMAGE FILE
 
 # The image needs packages of Debian.
 find_packages() { # IMAGE
-    docker run --rm --network "${BUILD_NETWORK:-default}" "$1" sh -c \
+    docker run --rm --user 0 --network "${BUILD_NETWORK:-default}" --entrypoint sh "$1" -c \
         'apt-get -o Acquire::Retries=2 -o APT::Update::Error-Mode=any update' >"$work/apt.log" 2>&1 ||
         skip "apt-get finds no packages in a container: $(tail -n 1 "$work/apt.log")"
 }
