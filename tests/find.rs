@@ -6,4 +6,5 @@ mod find {
     mod damaged;
     mod restoring;
     mod scene;
+    mod waldump;
 }
