@@ -4,6 +4,7 @@ mod harness;
 
 mod find {
     mod damaged;
+    mod golden;
     mod restoring;
     mod scene;
     mod waldump;
