@@ -58,9 +58,6 @@ show basebackup
 
 chapter '3. Business goes on, and then somebody makes a mistake'
 ask "insert into customers values (1001, 'the newest customer')"
-sleep 2
-moment=$(ask "select date_trunc('second', clock_timestamp())")
-echo "    it is $moment, and all is well"
 sleep 1
 show psql -c 'drop table customers'
 sleep 1
@@ -68,10 +65,14 @@ ask 'select pg_switch_wal()' >switch.log
 segment=$(ask 'select pg_walfile_name(pg_current_wal_lsn() - 1)')
 wait_until "select last_archived_wal >= '$segment' from pg_stat_archiver"
 
-chapter "4. A server of its own, as everything was at $moment"
-show bootstrap-restore --target-dir "$PWD/restored" --target-time "$moment" --port 54322 --socket-dir "$PWD"
+chapter '4. Nobody looked at the clock: what was the moment before?'
+show pgark find --table customers
+read -ra moment < <(pgark find --table customers | sed -n 's/.*--target-dir DIRECTORY //p')
 
-chapter '5. The table is gone on the one and there on the other; the first never stopped'
+chapter '5. A server of its own, as everything was just before'
+show bootstrap-restore --target-dir "$PWD/restored" "${moment[@]}" --port 54322 --socket-dir "$PWD"
+
+chapter '6. The table is gone on the one and there on the other; the first never stopped'
 show psql -p 54321 -c 'select count(*) as customers from customers' || true
 show psql -p 54322 -c 'select count(*) as customers, max(name) filter (where id > 1000) from customers'
 

@@ -5,7 +5,14 @@ mod harness;
 mod find {
     mod damaged;
     mod golden;
+    mod printed;
     mod restoring;
     mod scene;
+    mod timelines;
     mod waldump;
 }
+
+// What the tests of wal-receive need besides is of no use here.
+#[allow(dead_code)]
+#[path = "wal_receive/scene.rs"]
+mod receiving;
