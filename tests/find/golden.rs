@@ -28,7 +28,7 @@ fn archive(major: u32) -> TestRepo {
     let repo = TestRepo::init();
     let data = Scratch::new();
     data.make_dir("pg_wal");
-    data.write(&format!("pg_wal/{name}"), bytes);
+    data.write(format!("pg_wal/{name}"), bytes);
     run(repo.wal_push(data.path()).arg(format!("pg_wal/{name}"))).succeeds();
     repo
 }
