@@ -77,8 +77,8 @@ fn an_expiry_that_is_interrupted_says_so_and_gives_its_lease_back() {
 }
 
 #[test]
-fn without_headers_or_without_wal_nothing_is_deleted() {
-    for part in ["backup", "wal"] {
+fn without_headers_wal_or_packs_nothing_is_deleted() {
+    for part in ["backup", "wal", "pack"] {
         let scene = Scene::new();
         let before: Vec<String> = state(&scene.repo);
         let cluster = scene.repo.path(&scene.repo.only("cluster.json"));
@@ -123,4 +123,23 @@ fn what_can_not_be_read_keeps_everything_and_is_named() {
     let before = state(&scene.repo);
     run(scene.repo.pgark(&["expire"]).args(scene.arguments())).fails_with(4, "lease that can't be read");
     assert_eq!(state(&scene.repo), before);
+}
+
+#[test]
+fn a_backup_that_lacks_a_pack_or_its_map_takes_nobody_s_place() {
+    for (part, damage) in
+        [("/pack/", Damage::Delete), ("/pack/", Damage::Truncate(10)), ("five/files", Damage::Delete)]
+    {
+        let scene = Scene::new();
+        let header = scene.repo.read(&scene.repo.only("/backup/five/backup.json"));
+        let header: serde_json::Value = serde_json::from_slice(&header).expect("JSON");
+        let pack = header["packs"][0]["id"].as_str().expect("an id");
+        let key = scene.repo.only(if part == "/pack/" { pack } else { part });
+        scene.repo.damage(&key, damage);
+        let said = expire(&scene.repo, &["--keep-last", "1"]);
+        assert_eq!(labels(&said, true), ["one", "four", "five"], "{key}: {said:#}");
+        assert!(said.to_string().contains("missing, or not whole"), "{said:#}");
+        let verified = run(&mut scene.repo.pgark(&["verify", "--backup", "four"]));
+        assert_eq!(verified.code, Some(0), "{key}: {verified}");
+    }
 }

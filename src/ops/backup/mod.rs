@@ -159,9 +159,10 @@ impl Run<'_> {
             wal_block_size: control.wal_block_size,
         })?;
         let began = Instant::now();
+        let mut told = false;
         let purpose = Purpose::backup(&self.label);
         let lease = Lease::acquire_after(&self.cluster, purpose, Id::random()?, |by| {
-            self.wait_for_expiry(by, began.elapsed())
+            self.wait_for_expiry(by, began.elapsed(), &mut told)
         })?;
         self.sweep(&lease);
         Ok(lease)
@@ -169,14 +170,14 @@ impl Run<'_> {
 
     /// An expiry that began before us does not know of us, and may delete what we would build on: packs of our
     /// predecessor, or WAL that we need. So its end is waited for; it only deletes, and that is soon done.
-    fn wait_for_expiry(&self, by: &Held, waited: Duration) -> Result<bool> {
+    fn wait_for_expiry(&self, by: &Held, waited: Duration, told: &mut bool) -> Result<bool> {
         let Some(expiry) = by.record.as_ref().filter(|record| record.kind == LeaseKind::Expire) else {
             return Ok(false);
         };
         if waited > EXPIRY_LIMIT {
             return Ok(false);
         }
-        if waited < EXPIRY_POLL {
+        if !std::mem::replace(told, true) {
             let text = format!("waiting for the {} to end: {}", expiry.what(), expiry.who());
             progress::notice(self.request.display, &text);
         }

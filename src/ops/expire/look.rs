@@ -3,7 +3,7 @@
 //! Leases first, then headers, pins and WAL: whoever began before is seen, and who begins later waits for us or is seen
 //! when we look again (`act.rs`). Refuses to leave out what can't be read. Holds of WAL only runs of numbers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -16,9 +16,11 @@ use crate::pg::lsn::{SegmentSize, Timeline};
 use crate::pg::names::SegmentName;
 use crate::repo::backup::BackupHeader;
 use crate::repo::catalog::Catalog;
+use crate::repo::layout::PackId;
 use crate::repo::lease::{self, LeaseKind};
+use crate::repo::verified::DamagedPack;
 use crate::repo::{Cluster, ClusterHeader, backup, layout, pin, segment, verified};
-use crate::store::Meta;
+use crate::store::{Key, Meta};
 
 /// So many of the newest segments of a timeline are asked when a transaction last ended.
 const ASKED_FOR_TIME: usize = 16;
@@ -36,11 +38,10 @@ pub fn look(cluster: &Cluster, header: &ClusterHeader, evidence: &mut Evidence) 
         pins: Vec::new(),
         restores: restores(cluster)?,
     };
-    let damaged = verified::damaged_packs(cluster).map_err(|error| error.context("nothing was expired"))?;
+    let stored = Stored::look(cluster)?;
     for header in backup::iter(cluster)? {
         let header = header.map_err(unreadable)?;
-        let pack = header.packs.iter().find(|pack| damaged.contains_key(&pack.id));
-        let damage = pack.map(|pack| format!("pack {} is damaged, as `pgark verify` found", pack.id));
+        let damage = stored.damage(cluster, &header)?;
         facts.backups.push(of_header(&header, size, damage)?);
     }
     newest_stops(&facts, evidence);
@@ -49,6 +50,50 @@ pub fn look(cluster: &Cluster, header: &ClusterHeader, evidence: &mut Evidence) 
     // A repository that has gone looks like one without WAL.
     cluster.repository().confirm()?;
     Ok(facts)
+}
+
+/// Packs as they are stored: a backup that lacks one is no reason to delete another.
+struct Stored {
+    sizes: HashMap<PackId, u64>,
+    /// As verifications found.
+    damaged: BTreeMap<PackId, DamagedPack>,
+}
+
+impl Stored {
+    fn look(cluster: &Cluster) -> Result<Self> {
+        let damaged =
+            verified::damaged_packs(cluster).map_err(|error| error.context("nothing was expired"))?;
+        let mut sizes = HashMap::new();
+        for object in cluster.store().walk(&cluster.layout().packs()?) {
+            let object = object?;
+            sizes.extend(layout::parse_pack(&object.key).map(|pack| (pack, object.size)));
+        }
+        Ok(Self { sizes, damaged })
+    }
+
+    /// Why a backup can't be restored, though its WAL may be there.
+    fn damage(&self, cluster: &Cluster, header: &BackupHeader) -> Result<Option<String>> {
+        for pack in &header.packs {
+            if self.damaged.contains_key(&pack.id) {
+                return Ok(Some(format!("pack {} is damaged, as `pgark verify` found", pack.id)));
+            }
+            // Not listed: of a backup that ended meanwhile, perhaps.
+            let listed = self.sizes.get(&pack.id) == Some(&pack.size);
+            if !listed && !has(cluster, &cluster.layout().pack(pack.id)?, pack.size)? {
+                return Ok(Some(format!("pack {} is missing, or not whole", pack.id)));
+            }
+        }
+        let map = has(cluster, &cluster.layout().backup_map(&header.label)?, header.map.size)?;
+        Ok((!map).then(|| "its map is missing, or not whole".to_string()))
+    }
+}
+
+fn has(cluster: &Cluster, key: &Key, size: u64) -> Result<bool> {
+    match cluster.store().head(key) {
+        Ok(object) => Ok(object.size == size),
+        Err(error) if error.kind() == Kind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn unreadable(error: Error) -> Error {
