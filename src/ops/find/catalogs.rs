@@ -220,3 +220,100 @@ impl Catalogs {
         self.rows = self.pages.values().map(|page| page.rows.len()).sum();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::wal::Row;
+
+    const DB: Oid = Oid(5);
+    const FORMAT: WalFormat = WalFormat::V15;
+
+    fn file(number: Oid, database: Oid) -> RelFileLocator {
+        RelFileLocator { tablespace: Oid::DEFAULT_TABLESPACE, database, number }
+    }
+
+    /// A row of any of the catalogs.
+    fn row(oid: u32, name: &str) -> Row {
+        let mut columns = vec![0; 150];
+        columns[0..4].copy_from_slice(&oid.to_le_bytes());
+        columns[4..4 + name.len()].copy_from_slice(name.as_bytes());
+        (columns[114], columns[115]) = (b'p', b'r');
+        Row::new(&columns)
+    }
+
+    fn at(block: u32, offset: u16) -> RowPlace {
+        RowPlace { block: BlockNumber(block), offset }
+    }
+
+    /// Applies a change of pg_class; the name of what was dropped.
+    fn apply(catalogs: &mut Catalogs, lsn: u64, change: RowChange) -> Option<Option<String>> {
+        let meaning = catalogs.apply(&Moved::default(), FORMAT, Lsn(lsn), file(PG_CLASS, DB), change);
+        match meaning {
+            Some(Meaning::Dropped(row)) => Some(row.map(|row| row.name)),
+            _ => None,
+        }
+    }
+
+    fn page(block: u32, rows: &[(u16, &str)]) -> RowChange {
+        let rows = rows.iter().map(|(offset, name)| (*offset, row(100 + u32::from(*offset), name)));
+        RowChange::Page { block: BlockNumber(block), rows: rows.collect() }
+    }
+
+    fn deleted(block: u32, offset: u16) -> RowChange {
+        RowChange::Deleted { at: at(block, offset) }
+    }
+
+    #[test]
+    fn a_deleted_row_is_the_one_that_was_written_there_last() {
+        let mut catalogs = Catalogs::default();
+        assert_eq!(apply(&mut catalogs, 1, deleted(0, 1)), Some(None), "nobody told");
+        apply(&mut catalogs, 2, page(0, &[(1, "one"), (2, "two")]));
+        apply(&mut catalogs, 3, RowChange::Inserted { at: at(0, 2), row: Some(row(9, "later")) });
+        assert_eq!(apply(&mut catalogs, 4, deleted(0, 1)), Some(Some("one".into())));
+        assert_eq!(apply(&mut catalogs, 5, deleted(0, 2)), Some(Some("later".into())));
+        assert_eq!(apply(&mut catalogs, 6, deleted(1, 1)), Some(None), "another page");
+        apply(&mut catalogs, 7, page(0, &[(2, "new image")]));
+        assert_eq!(apply(&mut catalogs, 8, deleted(0, 1)), Some(None), "an image tells all of a page");
+        catalogs.lose_track();
+        assert_eq!(apply(&mut catalogs, 9, deleted(0, 2)), Some(None));
+    }
+
+    #[test]
+    fn names_of_schemas_and_databases_are_kept_as_they_come_by() {
+        let (mut catalogs, mut moved) = (Catalogs::default(), Moved::default());
+        let mut insert = |moved: &Moved, file, oid, name| {
+            let change = RowChange::Inserted { at: at(0, 1), row: Some(row(oid, name)) };
+            catalogs.apply(moved, FORMAT, Lsn(1), file, change);
+        };
+        insert(&moved, file(PG_NAMESPACE, DB), 40, "shop");
+        insert(&moved, file(PG_DATABASE, Oid(0)), 50, "main");
+        insert(&moved, file(Oid(777), DB), 41, "unseen");
+        assert!(moved.learn(DB, PG_NAMESPACE, Oid(777)));
+        assert!(!moved.learn(DB, PG_NAMESPACE, Oid(777)), "known");
+        assert!(!moved.learn(DB, Oid(1249), Oid(778)), "of no interest");
+        insert(&moved, file(Oid(777), DB), 42, "moved");
+        insert(&moved, file(Oid(777), Oid(6)), 43, "of another database");
+        let schema = |oid| catalogs.schema(DB, Oid(oid));
+        assert_eq!(schema(40).as_deref(), Some("shop"));
+        assert_eq!(schema(2200).as_deref(), Some("public"));
+        assert_eq!((schema(41), schema(42).as_deref(), schema(43)), (None, Some("moved"), None));
+        assert_eq!((catalogs.database(Oid(50)).as_deref(), catalogs.database(Oid(51))), (Some("main"), None));
+        assert_eq!(moved.files(), [PG_CLASS, PG_NAMESPACE, PG_DATABASE, Oid(777)]);
+    }
+
+    #[test]
+    fn the_pages_that_were_not_touched_for_longest_are_forgotten() {
+        let mut catalogs = Catalogs::default();
+        let names: Vec<(u16, &str)> = (1..=100).map(|offset| (offset, "t")).collect();
+        let pages = MAX_ROWS as u32 / 100 + 1;
+        for block in 0..pages {
+            apply(&mut catalogs, u64::from(block) + 1, page(block, &names));
+            assert!(catalogs.rows <= MAX_ROWS);
+        }
+        assert_eq!(apply(&mut catalogs, 9999, deleted(0, 1)), Some(None));
+        assert_eq!(apply(&mut catalogs, 9999, deleted(pages - 1, 1)), Some(Some("t".into())));
+        let counted: usize = catalogs.pages.values().map(|page| page.rows.len()).sum();
+        assert_eq!(catalogs.rows, counted);
+    }
+}

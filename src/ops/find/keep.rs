@@ -45,3 +45,57 @@ impl Kept {
         (hits.into_iter().map(|(_, hit)| hit).collect(), self.found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::find::report::{Restore, What};
+    use crate::pg::lsn::{Lsn, SystemId, Timeline};
+    use crate::pg::names::SegmentName;
+    use crate::pg::time::Timestamp;
+    use std::time::Duration;
+
+    fn at(unix: i64) -> Timestamp {
+        Timestamp::from_unix(unix).expect("in range")
+    }
+
+    fn hit(time: i64) -> Hit {
+        let lsn = Lsn(time as u64);
+        Hit {
+            what: What::Commit,
+            system_id: SystemId(7),
+            timeline: Timeline(1),
+            segment: SegmentName { timeline: Timeline(1), log: 0, segment: 1 },
+            lsn,
+            end_lsn: lsn,
+            time: Some(at(time)),
+            xid: None,
+            full_xid: None,
+            prepared: false,
+            name: None,
+            database: None,
+            relations: Vec::new(),
+            relations_found: 0,
+            unnamed: 0,
+            restore: Restore { lsn, arguments: Vec::new(), reachable: true, then: None },
+        }
+    }
+
+    fn kept(query: &Query, limit: usize, times: &[i64]) -> (Vec<u64>, u64) {
+        let mut kept = Kept::new(NonZeroUsize::new(limit));
+        times.iter().for_each(|time| kept.add(query, hit(*time)));
+        let (hits, found) = kept.into_hits();
+        (hits.iter().map(|hit| hit.lsn.0).collect(), found)
+    }
+
+    #[test]
+    fn the_newest_or_the_nearest_are_kept_in_the_order_of_the_wal() {
+        let times = [50, 10, 40, 20, 30];
+        let newest = Query::Dropped { rewritten: false };
+        assert_eq!(kept(&newest, 0, &times), (vec![50, 10, 40, 20, 30], 5));
+        assert_eq!(kept(&newest, 2, &times), (vec![50, 40], 5));
+        let nearest = Query::Around { time: at(21), within: Duration::from_secs(1) };
+        assert_eq!(kept(&nearest, 3, &times), (vec![10, 20, 30], 5));
+        assert_eq!(kept(&newest, 2, &[7, 7, 7]), (vec![7, 7], 3));
+    }
+}

@@ -189,3 +189,57 @@ fn context(
     }
     Ok(from)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::lsn::Lsn;
+    use crate::repo::catalog::Catalog;
+    use crate::repo::fixture::Fixture;
+
+    const MIB: u64 = 1 << 20;
+
+    fn size() -> SegmentSize {
+        SegmentSize::try_from(MIB).expect("a size")
+    }
+
+    /// The lanes of an archive with these segments, timeline 2 having left timeline 1 in segment 5; the last
+    /// segment of timeline 2 is a streamed part.
+    fn told(segments: &[(u32, u64)], streamed: u64, wanted: Option<u32>) -> Vec<String> {
+        let fixture = Fixture::create();
+        let (layout, store) = (fixture.cluster.layout(), fixture.cluster.store());
+        let name = |timeline, number| SegmentName::from_number(Timeline(timeline), number, size());
+        for (timeline, number) in segments {
+            let key = layout.segment(name(*timeline, *number)).expect("key");
+            store.create(&key, &b"x"[..]).expect("created");
+        }
+        let part = layout.streamed(name(2, streamed), Lsn(streamed * MIB + 9)).expect("key");
+        store.create(&part, &b"x"[..]).expect("created");
+        let history = format!("1\t{}\tx\n", Lsn(5 * MIB + 99));
+        store.create(&layout.history(Timeline(2)).expect("key"), history.into_bytes()).expect("created");
+        let catalog = Catalog::new(&fixture.cluster, size());
+        let histories = catalog.histories().expect("histories");
+        let ends = Ends::find(&catalog, &histories).expect("ends");
+        let inventory = Inventory::take(&fixture.cluster, size()).expect("listed");
+        let lanes = lanes(&inventory, &histories, &ends, wanted.map(Timeline), size()).expect("lanes");
+        let words = |task: &Task| format!("{}:{}", task.name.timeline, task.number);
+        lanes.iter().map(|lane| lane.tasks.iter().map(words).collect::<Vec<_>>().join(" ")).collect()
+    }
+
+    #[test]
+    fn every_file_is_in_one_lane_and_holes_end_a_lane() {
+        let segments = [(1, 2), (1, 3), (1, 5), (1, 6), (2, 5), (2, 6)];
+        assert_eq!(told(&segments, 7, None), ["1:2 1:3", "1:5 1:6", "2:5 2:6 2:7"]);
+        assert_eq!(told(&segments, 7, Some(1)), ["1:2 1:3", "1:5 1:6"]);
+        assert_eq!(told(&segments, 7, Some(2)), ["1:2 1:3", "2:5 2:6 2:7"]);
+        assert_eq!(told(&[(1, 3), (1, 4), (2, 5)], 8, Some(2)), ["1:3 1:4 2:5", "2:8"]);
+    }
+
+    #[test]
+    fn a_timeline_that_is_not_known_is_refused() {
+        let history = BTreeMap::from([(Timeline(1), TimelineHistory::without_parents(Timeline(1)))]);
+        let refused = lanes(&Inventory::default(), &history, &Ends::default(), Some(Timeline(7)), size());
+        let error = refused.expect_err("not known");
+        assert_eq!((error.kind(), error.hint()), (Kind::NotFound, Some("it knows these timelines: 1")));
+    }
+}

@@ -269,3 +269,166 @@ impl Account {
         if truncated { Fate::Truncated } else { Fate::Rewritten }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::time::Timestamp;
+
+    const DB: Oid = Oid(5);
+
+    fn file(number: u32) -> RelFileLocator {
+        RelFileLocator { tablespace: Oid::DEFAULT_TABLESPACE, database: DB, number: Oid(number) }
+    }
+
+    fn row(oid: u32, name: &str, file: u32, kind: char) -> ClassRow {
+        ClassRow {
+            oid: Oid(oid),
+            name: name.to_string(),
+            namespace: Oid(2200),
+            file: Oid(file),
+            tablespace: Oid(0),
+            pages: 3,
+            persistence: 'p',
+            kind,
+        }
+    }
+
+    fn empty(row: ClassRow) -> ClassRow {
+        ClassRow { pages: 0, ..row }
+    }
+
+    fn end(xid: u32, subxacts: &[u32], removed: &[u32]) -> Ended {
+        Ended {
+            time: Timestamp::UNIX_EPOCH,
+            xid,
+            committed: true,
+            prepared: false,
+            database: Some(DB),
+            subxacts: subxacts.to_vec(),
+            removed: removed.iter().map(|number| file(*number)).collect(),
+        }
+    }
+
+    /// What transaction 9 did, by fate and name or file.
+    fn told(meanings: &[(u32, Meaning)], made: &[u32], removed: &[u32]) -> Vec<(Fate, String)> {
+        let mut open = Transactions::default();
+        made.iter().for_each(|number| open.storage_created(9, Lsn(1), file(*number)));
+        meanings.iter().for_each(|(xid, meaning)| open.meant(*xid, Lsn(2), DB, meaning.clone()));
+        let lost = open.ended(&end(9, &[10], removed)).lost.into_iter();
+        let name = |lost: &Lost| lost.row.as_ref().map(|row| row.name.clone());
+        let told =
+            lost.map(|lost| (lost.fate, name(&lost).or(lost.storage.map(|file| file.number.to_string()))));
+        assert_eq!(open.changes, open.open.values().map(|open| open.changes.len()).sum::<usize>());
+        told.map(|(fate, what)| (fate, what.expect("something"))).collect()
+    }
+
+    fn made(row: ClassRow) -> Meaning {
+        Meaning::Created(Some(row))
+    }
+
+    fn altered(old: ClassRow, new: ClassRow) -> Meaning {
+        Meaning::Altered(Some(old), Some(new))
+    }
+
+    #[test]
+    fn a_relation_is_dropped_truncated_or_rewritten_as_its_rows_say() {
+        let t = || row(100, "t", 100, 'r');
+        let dropped = Meaning::Dropped(Some(t()));
+        let fate = |fate, name: &str| vec![(fate, name.to_string())];
+        assert_eq!(told(&[(9, dropped.clone())], &[], &[100]), fate(Fate::Dropped, "t"));
+        assert_eq!(
+            told(&[(10, dropped.clone())], &[], &[100]),
+            fate(Fate::Dropped, "t"),
+            "by a subtransaction"
+        );
+        assert_eq!(told(&[(11, dropped)], &[], &[]), [], "by another transaction");
+        let truncated = altered(t(), empty(row(100, "t", 200, 'r')));
+        assert_eq!(told(&[(9, truncated.clone())], &[200], &[100]), fate(Fate::Truncated, "t"));
+        let again = altered(row(100, "t", 200, 'r'), empty(row(100, "t", 300, 'r')));
+        assert_eq!(told(&[(9, truncated), (9, again)], &[200, 300], &[100, 200]), fate(Fate::Truncated, "t"));
+        let index = altered(row(101, "i", 101, 'i'), empty(row(101, "i", 201, 'i')));
+        assert_eq!(told(&[(9, index)], &[201], &[101]), fate(Fate::Rewritten, "i"));
+        let moved = ClassRow { tablespace: Oid(1700), ..empty(row(100, "t", 200, 'r')) };
+        assert_eq!(told(&[(9, altered(t(), moved))], &[200], &[100]), fate(Fate::Rewritten, "t"));
+        let grown = altered(t(), ClassRow { pages: 9, ..t() });
+        assert_eq!(told(&[(9, grown)], &[], &[]), []);
+        let view = Meaning::Dropped(Some(row(102, "v", 0, 'v')));
+        assert_eq!(told(&[(9, view)], &[], &[]), fate(Fate::Dropped, "v"));
+    }
+
+    #[test]
+    fn what_is_written_anew_is_no_truncation_though_it_is_empty() {
+        // make_new_heap, swap_relation_files, and the transient relation is dropped with the old storage.
+        let t = || row(100, "t", 100, 'r');
+        let transient = |file| row(300, "pg_temp_100", file, 'r');
+        let meanings = [
+            (9, made(transient(300))),
+            (9, altered(t(), empty(row(100, "t", 300, 'r')))),
+            (9, altered(transient(300), transient(100))),
+            (9, Meaning::Dropped(Some(transient(100)))),
+            (9, Meaning::Dropped(Some(row(103, "pg_toast_100", 103, 't')))),
+        ];
+        let expected = [(Fate::Rewritten, "pg_toast_100".to_string()), (Fate::Rewritten, "t".to_string())];
+        assert_eq!(told(&meanings, &[300], &[100, 103]), expected);
+    }
+
+    #[test]
+    fn what_is_not_known_is_told_by_its_storage() {
+        let unknown = Meaning::Dropped(None);
+        assert_eq!(told(&[(9, unknown)], &[], &[100]), [(Fate::Dropped, "100".to_string())]);
+        let changed = Meaning::Altered(None, Some(row(100, "t", 200, 'r')));
+        assert_eq!(told(&[(9, changed)], &[200], &[100]), [(Fate::DroppedOrReplaced, "100".to_string())]);
+        assert_eq!(told(&[], &[200], &[200]), [], "its own");
+        let mut open = Transactions::default();
+        open.truncated(9, Lsn(1), DB, vec![Oid(100)]);
+        let lost = open.ended(&end(9, &[], &[100])).lost;
+        assert_eq!((lost[0].fate, lost[0].oid), (Fate::Truncated, Some(Oid(100))));
+    }
+
+    #[test]
+    fn what_nobody_else_saw_and_what_was_rolled_back_is_not_lost() {
+        let own = [(9, made(row(100, "t", 100, 'r'))), (9, Meaning::Dropped(Some(row(100, "t", 100, 'r'))))];
+        assert_eq!(told(&own, &[100], &[100]), []);
+        let temporary = ClassRow { persistence: 't', ..row(100, "t", 100, 'r') };
+        assert_eq!(told(&[(9, Meaning::Dropped(Some(temporary)))], &[], &[]), []);
+        let mut open = Transactions::default();
+        open.meant(9, Lsn(1), DB, Meaning::Dropped(Some(row(100, "t", 100, 'r'))));
+        let rolled_back = Ended { committed: false, ..end(9, &[], &[]) };
+        assert_eq!(open.ended(&rolled_back), Deeds::default());
+        assert_eq!(open.ended(&end(9, &[], &[])), Deeds::default(), "the xid comes again");
+    }
+
+    #[test]
+    fn a_database_is_lost_from_the_record_on_that_makes_it_invalid() {
+        let row_gone = || Meaning::DatabaseDropped(Some(DB));
+        let mut open = Transactions::default();
+        open.meant(0, Lsn(10), Oid(0), Meaning::DatabaseInvalid(DB));
+        open.meant(9, Lsn(20), Oid(0), row_gone());
+        open.database_removed(9, Lsn(30), DB);
+        open.database_removed(9, Lsn(40), DB);
+        let lost = |from, dropped| vec![LostDatabase { database: DB, from: Lsn(from), dropped }];
+        assert_eq!(open.ended(&end(9, &[], &[])).databases, lost(10, true));
+        open.database_removed(9, Lsn(50), DB);
+        assert_eq!(open.ended(&end(9, &[], &[])).databases, lost(50, false), "moved");
+        open.database_removed(9, Lsn(60), DB);
+        let rolled_back = Ended { committed: false, ..end(9, &[], &[]) };
+        assert_eq!(open.ended(&rolled_back).databases, [], "CREATE DATABASE that failed");
+        open.database_removed(9, Lsn(70), DB);
+        open.meant(9, Lsn(71), Oid(0), row_gone());
+        assert_eq!(open.ended(&rolled_back).databases, lost(70, true), "its files are gone all the same");
+    }
+
+    #[test]
+    fn the_oldest_of_too_many_changes_are_forgotten() {
+        let mut open = Transactions::default();
+        let drop_of = |oid| Meaning::Dropped(Some(row(oid, "t", oid, 'r')));
+        open.meant(8, Lsn(1), DB, drop_of(7));
+        for n in 0..MAX_CHANGES as u32 + 5 {
+            open.meant(9, Lsn(2), DB, drop_of(n + 1000));
+        }
+        assert!(open.changes <= MAX_CHANGES);
+        let first = open.ended(&end(8, &[], &[7])).lost.remove(0);
+        assert_eq!((first.fate, first.row, first.storage), (Fate::Dropped, None, Some(file(7))));
+    }
+}

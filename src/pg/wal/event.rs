@@ -136,6 +136,9 @@ impl Watching {
     }
 
     pub(super) fn lost(&mut self, lsn: Lsn) {
+        if self.seen.last().is_some_and(|last| last.event == Event::Lost) {
+            return;
+        }
         self.seen.push(Seen { lsn, end: lsn, xid: 0, event: Event::Lost });
     }
 

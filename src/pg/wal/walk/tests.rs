@@ -16,6 +16,7 @@ mod facts;
 mod joining;
 mod properties;
 mod search;
+mod watching;
 
 fn walk_in_chunks(segment: &[u8], name: SegmentName, extent: Extent, chunk: usize) -> SegmentFacts {
     let mut walk = Walk::new(&header_of(segment), name, extent);
