@@ -107,7 +107,7 @@ fn each_interest_sees_its_own_records() {
     assert_eq!(events[..2], [Event::StorageCreated(storage), Event::DatabaseRemoved(Oid(5))]);
     assert_eq!(events[2], Event::Truncated { database: Oid(5), tables: vec![Oid(42)] });
     assert!(matches!(events[3], Event::Ended(_)));
-    assert_eq!(events[4..], [checkpoint.clone()]);
+    assert_eq!(events[4..], [checkpoint]);
     let told = |interest| seen(&wal, interest).len();
     assert_eq!([told(Interest::Ends), told(Interest::Checkpoints)], [2, 1]);
 }
