@@ -217,3 +217,29 @@ fn exit_code(code: &str) -> String {
         (Err(_), None) => format!("- {}\n", prose(code)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_behind_a_flags_help_is_taken_off() {
+        assert_eq!(without_key("How many [config: push.jobs]"), ("How many", Some("push.jobs")));
+        assert_eq!(without_key("How many [see below]"), ("How many [see below]", None));
+    }
+
+    #[test]
+    fn codes_become_a_list_and_a_remark_stands_before_those_that_it_is_about() {
+        assert_eq!(exit_code("3 could not be told: why"), "- `3` could not be told: why\n");
+        assert_eq!(exit_code("above 125 no answer: 202 wrong"), "- above 125 no answer:\n- `202` wrong\n");
+    }
+
+    #[test]
+    fn nothing_breaks_a_table() {
+        let flag = Arg::new("repo").long("repo").short('r').value_name("PATH|URL").help("a|b <c>\n\nd");
+        assert_eq!(names(&flag), "`-r`, `--repo PATH\\|URL`");
+        assert_eq!(meaning(&flag), "a\\|b &lt;c><br>d");
+        let quiet = Arg::new("quiet").long("quiet").action(clap::ArgAction::SetTrue).help("Less");
+        assert_eq!((names(&quiet).as_str(), meaning(&quiet).as_str()), ("`--quiet`", "Less"));
+    }
+}
