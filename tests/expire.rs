@@ -4,6 +4,8 @@ mod harness;
 
 #[path = "expire/beside.rs"]
 mod beside;
+#[path = "expire/between.rs"]
+mod between;
 #[path = "expire/killed.rs"]
 mod killed;
 #[path = "expire/large.rs"]

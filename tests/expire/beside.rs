@@ -72,16 +72,17 @@ fn a_backup_waits_for_an_expiry_that_is_at_work() {
     let (stopped, mut plan) = stopped_expiry(&repo, &["--keep-last", "1"]);
     let mut command = repo.std_program("basebackup");
     command.envs(server.env()).args(["--label", "three"]);
-    let mut waiting = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("started");
-    wait_for_lease(&repo, "backup");
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    let log = repo.scratch().write("basebackup.log", "");
+    let to_log = std::fs::File::options().append(true).open(&log).expect("open");
+    let mut waiting = command.stdout(Stdio::null()).stderr(to_log).spawn().expect("started");
+    let said = || std::fs::read_to_string(&log).expect("read");
+    wait_for("it to wait for the expiry", said, || said().contains("waiting for the expiry to end"));
     assert_eq!(waiting.try_wait().expect("looked"), None, "it waits");
     run(&mut repo.pgark(&["expire", "--keep-last", "1"])).fails_with(4, "an expiry is running already");
     assert_eq!(headers(&repo).len(), 2);
     std::io::copy(&mut plan, &mut std::io::sink()).expect("read");
     ends_well(stopped, "the expiry");
-    let said = ends_well(waiting, "the backup");
-    assert!(said.contains("waiting for the expiry to end"), "{said}");
+    ends_well(waiting, "the backup");
     assert_eq!(headers(&repo), ["three", "two"]);
 }
 

@@ -194,6 +194,11 @@ pub fn stopped_expiry(repo: &TestRepo, arguments: &[&str]) -> (Child, PipeReader
     let mut command = repo.std_program("pgark");
     command.arg("expire").args(arguments).stdout(writer).stderr(Stdio::piped());
     let child = command.spawn().expect("started");
-    wait_for_lease(repo, "expire");
+    // proc(5), /proc/pid/syscall: the number of the call that it waits in, and its arguments.
+    let printing = format!("{} 0x1 ", libc::SYS_write);
+    wait_for("it to print its plan", String::new, || {
+        let call = std::fs::read_to_string(format!("/proc/{}/syscall", child.id())).expect("a process");
+        call.starts_with(&printing)
+    });
     (child, reader)
 }
