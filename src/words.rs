@@ -34,6 +34,11 @@ pub fn age(since: Timestamp, now: Timestamp) -> String {
     }
 }
 
+/// "1 backup", "2 backups".
+pub fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
 /// A moment as people and `--target-time` read it, to the second: "2026-11-22 10:00:00+00".
 pub fn moment(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%S+00").to_string()

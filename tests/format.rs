@@ -13,9 +13,12 @@ use pgark::ident::Name;
 use pgark::interrupt::Interrupt;
 use pgark::ops::restore::files::{FilesJob, restore_files};
 use pgark::ops::restore::place::Places;
+use pgark::pg::history::TimelineHistory;
+use pgark::pg::lsn::{SegmentSize, Timeline};
 use pgark::pg::oid::Oid;
 use pgark::progress::{Display, Progress};
 use pgark::repo::backup::{self, BackupHeader};
+use pgark::repo::expired::Gone;
 use pgark::repo::verified::{self, Stage};
 use pgark::repo::{Cluster, gap, lease, pack};
 
@@ -68,6 +71,14 @@ fn records_of_verifications_of_version_1_say_what_was_found() {
     assert_eq!((reached.stage, reached.part, ids.len()), (Stage::Packs, 1, 1));
     let damaged = verified::damaged_packs(&cluster()).expect("readable");
     assert_eq!((damaged[&pack].frames.clone(), damaged[&pack].whole), ([0].into(), false));
+}
+
+#[test]
+fn a_record_of_version_1_says_which_wal_has_expired() {
+    let size = SegmentSize::try_from(1 << 20).expect("a size");
+    let gone = Gone::read(&cluster(), size).expect("readable");
+    let path = TimelineHistory::without_parents(Timeline(1));
+    assert!(gone.has(&path, &(3..=6), size) && !gone.has(&path, &(6..=7), size));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::present::{self, Style, bytes, lines, moment};
+use super::present::{self, Style, bytes, counted, lines, moment};
 use super::{Output, print};
 use crate::config::{Config, Expire, parse_span};
 use crate::error::Result;
@@ -148,10 +148,12 @@ fn incarnation_text(incarnation: &Incarnation, style: Style) -> String {
     text.push(match (frees.backups, frees.wal_objects) {
         (0, 0) => "  nothing goes".to_string(),
         (backups, wal) => format!(
-            "  frees {}: {} in {backups} backups, {} in {wal} objects of WAL",
+            "  frees {}: {} in {}, {} in {} of WAL",
             style.bold(bytes(frees.bytes())),
             bytes(frees.backup_bytes),
-            bytes(frees.wal_bytes)
+            counted(backups, "backup"),
+            bytes(frees.wal_bytes),
+            counted(wal, "object")
         ),
     });
     text.extend(incarnation.notes.iter().map(|note| format!("  {}", style.warn(format!("note: {note}")))));
@@ -202,10 +204,10 @@ fn done_text(done: &DoneLine) -> String {
         return "nothing was deleted".to_string();
     }
     format!(
-        "deleted {} backups, {} packs and {} objects of WAL: {} free",
-        done.backups.len(),
-        done.packs,
-        done.wal_objects,
+        "deleted {}, {} and {} of WAL: {} free",
+        counted(done.backups.len() as u64, "backup"),
+        counted(done.packs, "pack"),
+        counted(done.wal_objects, "object"),
         bytes(done.backup_bytes.saturating_add(done.wal_bytes))
     )
 }

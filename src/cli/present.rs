@@ -11,7 +11,7 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-pub use crate::words::{age, bytes, moment, span};
+pub use crate::words::{age, bytes, counted, moment, span};
 
 /// The width of text that no terminal limits.
 pub const WIDTH: usize = 80;

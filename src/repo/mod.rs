@@ -7,6 +7,7 @@
 pub mod backup;
 pub mod catalog;
 pub mod escape;
+pub mod expired;
 #[cfg(test)]
 pub mod fixture;
 pub mod gap;
@@ -22,6 +23,7 @@ pub mod pack;
 mod parts;
 pub mod pin;
 pub mod records;
+pub mod runs;
 pub mod segment;
 pub mod streamed;
 pub mod sweep;

@@ -25,7 +25,7 @@ fn a_backup_is_followed_by_an_expiry_and_says_both() {
         "{text}"
     );
     let text = backup("two", &[]).succeeds();
-    assert!(text.contains("deleted 1 backups"), "{text}");
+    assert!(text.contains("deleted 1 backup, 4 packs"), "{text}");
     let json: Value = serde_json::from_str(&backup("three", &["--output", "json"]).succeeds()).expect("JSON");
     assert_eq!(json["label"], "three");
     assert_eq!(json["expire"]["error"], Value::Null);

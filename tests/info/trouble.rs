@@ -79,6 +79,16 @@ fn what_expire_leaves_out_is_no_loss() {
         }
     };
     thin_out(202, 219);
+    assert_eq!(
+        each(&incarnation(&repo)["holes"], "expired"),
+        [false],
+        "it may look like that, but nobody says so"
+    );
+    let record = r#"{"format":"pgark expired","version":1,"at":"2026-11-23T03:40:00Z","host":"db1","runs":[
+        {"first":"0000000100000000000000CA","last":"0000000100000000000000DB"}]}"#;
+    let directory = repo.path(&repo.only("/cluster.json")).with_file_name("expired");
+    std::fs::create_dir(&directory).expect("made");
+    std::fs::write(directory.join("00112233445566778899aabbccddeeff.json"), record).expect("written");
     let found = incarnation(&repo);
     assert_eq!(each(&found["holes"], "expired"), [true]);
     let windows = &found["paths"][0]["windows"];

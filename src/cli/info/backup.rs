@@ -1,7 +1,7 @@
 //! What `pgark info BACKUP` prints for people.
 
-use super::text::{Look, counted, faults, pin_note, range, took};
-use crate::cli::present::{age, bytes, lines, moment};
+use super::text::{Look, faults, pin_note, range, took};
+use crate::cli::present::{age, bytes, counted, lines, moment};
 use crate::ops::info::detail::{BackupDetail, Reach};
 
 /// Things that are listed one by one, at most: a header may name many.

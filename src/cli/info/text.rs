@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::drawing;
 use super::track::Glyphs;
-use crate::cli::present::{Style, age, bytes, lines, span};
+use crate::cli::present::{Style, age, bytes, counted, lines, span};
 use crate::ops::info::summary::*;
 use crate::pg::lsn::Lsn;
 
@@ -216,10 +216,6 @@ pub fn pin_note(pin: &PinSummary, now: Timestamp) -> String {
             format!("pinned for {}{note}", left.unwrap_or_default())
         }
     }
-}
-
-pub fn counted(count: u64, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 fn wal(incarnation: &Incarnation, now: Timestamp, look: Look) -> String {

@@ -7,43 +7,29 @@ use jiff::Timestamp;
 use super::finding::{Finding, Level, Limits, Measure};
 use super::words::span;
 use crate::error::{Kind, Result};
+use crate::ops::restore::choose::Candidate;
 use crate::pg::history::TimelineHistory;
-use crate::pg::lsn::{Lsn, Timeline};
 use crate::repo::Cluster;
 use crate::repo::backup::{self, BackupHeader};
-use crate::repo::layout::Name;
 
 /// What is remembered of a header: together these may be large.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backup {
-    pub label: Name,
-    pub start: Lsn,
-    pub start_timeline: Timeline,
-    pub consistent: Lsn,
-    pub stop_timeline: Timeline,
+    /// Where it begins and becomes consistent.
+    pub at: Candidate,
     pub time: Timestamp,
     pub damaged_pages: u64,
     pub stored_bytes: u64,
 }
 
 impl Backup {
-    fn of(header: &BackupHeader) -> Self {
-        Self {
-            label: header.label.clone(),
-            start: header.start.lsn,
-            start_timeline: header.start.timeline,
-            consistent: header.consistent_lsn,
-            stop_timeline: header.stop.timeline,
+    fn of(header: &BackupHeader) -> Result<Self> {
+        Ok(Self {
+            at: Candidate::of(header)?,
             time: header.stop.time,
             damaged_pages: header.damaged_pages.count,
             stored_bytes: header.totals.stored_bytes,
-        }
-    }
-
-    /// Whether recovery along a path can begin with it.
-    fn is_on(&self, path: &TimelineHistory) -> bool {
-        path.timeline_of(self.start) == self.start_timeline
-            && path.descends_from(self.stop_timeline, self.consistent)
+        })
     }
 }
 
@@ -51,8 +37,8 @@ impl Backup {
 pub fn read(cluster: &Cluster) -> Result<(Vec<Backup>, Vec<Finding>)> {
     let (mut backups, mut findings) = (Vec::new(), Vec::new());
     for label in backup::labels(cluster)? {
-        match backup::read(cluster, &label) {
-            Ok(header) => backups.push(Backup::of(&header)),
+        match backup::read(cluster, &label).and_then(|header| Backup::of(&header)) {
+            Ok(backup) => backups.push(backup),
             // Deleted since it was listed.
             Err(error) if error.kind() == Kind::NotFound => {}
             Err(error) => findings.push(
@@ -73,7 +59,7 @@ pub fn read(cluster: &Cluster) -> Result<(Vec<Backup>, Vec<Finding>)> {
 
 /// Those from which the server's present state can be reached, oldest first.
 pub fn on_path(backups: &[Backup], path: &TimelineHistory) -> Vec<Backup> {
-    backups.iter().filter(|backup| backup.is_on(path)).cloned().collect()
+    backups.iter().filter(|backup| backup.at.lies_on(path)).cloned().collect()
 }
 
 /// The age of the newest. `usable` are those on the path, of `all`.
@@ -98,8 +84,12 @@ pub fn age(
         return (vec![finding], None);
     };
     let age = Duration::try_from(now.duration_since(newest.time)).unwrap_or_default();
-    let what =
-        format!("the newest backup, {}, ended {} ago; {} can be used", newest.label, span(age), usable.len());
+    let what = format!(
+        "the newest backup, {}, ended {} ago; {} can be used",
+        newest.at.label,
+        span(age),
+        usable.len()
+    );
     let seconds = Limits { warning: limits.warning.as_secs(), critical: limits.critical.as_secs() };
     let measure = Measure::new("last_backup_age_seconds", age.as_secs()).limits(seconds);
     let mut findings = vec![
@@ -115,13 +105,13 @@ fn damaged_pages(newest: &Backup) -> Option<Finding> {
     (newest.damaged_pages > 0).then(|| {
         let what = format!(
             "{} pages of the cluster were damaged when backup {} was taken",
-            newest.damaged_pages, newest.label
+            newest.damaged_pages, newest.at.label
         );
         Finding::new(Level::Critical, "damaged_pages", what)
             .because("the server's own data is damaged, and backups without the damage will expire")
             .remedy(format!(
                 "`pgark info {}` names the tables; restore an older backup beside, and pin it",
-                newest.label
+                newest.at.label
             ))
     })
 }
@@ -129,14 +119,19 @@ fn damaged_pages(newest: &Backup) -> Option<Finding> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::pg::lsn::{Lsn, Timeline};
+    use crate::pg::time;
 
     pub fn backup(label: &str, timeline: u32, start: u64, hours_ago: i64) -> Backup {
         Backup {
-            label: label.parse().expect("a label"),
-            start: Lsn(start),
-            start_timeline: Timeline(timeline),
-            consistent: Lsn(start + 0x200),
-            stop_timeline: Timeline(timeline),
+            at: Candidate {
+                label: label.parse().expect("a label"),
+                start: Lsn(start),
+                start_timeline: Timeline(timeline),
+                consistent: Lsn(start + 0x200),
+                consistent_timeline: Timeline(timeline),
+                stop_time: time::Timestamp::UNIX_EPOCH,
+            },
             time: now() - jiff::SignedDuration::from_hours(hours_ago),
             damaged_pages: 0,
             stored_bytes: 0,
@@ -157,7 +152,7 @@ pub(super) mod tests {
             [backup("a", 1, 0x100_0028, 60), backup("b", 1, 0x900_0028, 2), backup("c", 2, 0x500_0028, 30)];
         let path = TimelineHistory::parse(Timeline(2), b"1\t0/4000000\tx\n").expect("a history");
         let usable = on_path(&all, &path);
-        assert_eq!(usable.iter().map(|backup| backup.label.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!(usable.iter().map(|backup| backup.at.label.as_str()).collect::<Vec<_>>(), ["a", "c"]);
         let (findings, measure) = age(&usable, &all, now(), &limits());
         assert_eq!(findings.iter().map(|finding| finding.level).collect::<Vec<_>>(), [Level::Warning]);
         assert_eq!(measure.map(|measure| measure.value), Some(30 * 3600));

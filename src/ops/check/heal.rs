@@ -73,9 +73,10 @@ fn path_of(local: &Local, file: WalFile) -> std::path::PathBuf {
 }
 
 /// The segments that may be brought: on the path, from `first` on, before the one in which the server's WAL ends.
+/// What has expired, though pg_wal may still have it, stays away.
 pub fn candidates(path: &wal::Path<'_>, first: u64, end: Lsn) -> Result<Vec<SegmentName>> {
     let Some(last) = last_whole(path.catalog.segment_size(), end) else { return Ok(Vec::new()) };
-    let missing = path.catalog.missing(&path.history, first, last, usize::MAX)?;
+    let missing = wal::missing_between(path, first, last)?;
     Ok(missing.runs.into_iter().flatten().map(|number| path.name(number)).collect())
 }
 

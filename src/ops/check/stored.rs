@@ -124,7 +124,7 @@ impl Check<'_> {
         let lacks = |timeline| heal::lacks_history(path, timeline);
         healed.extend(heal::histories(self.config, local, &lacks, server.timeline)?);
         let size = path.catalog.segment_size();
-        let Some(first) = usable.iter().map(|backup| size.segment_of(backup.start)).min() else {
+        let Some(first) = usable.iter().map(|backup| size.segment_of(backup.at.start)).min() else {
             return Ok(());
         };
         let names = heal::candidates(path, first, server.end)?;

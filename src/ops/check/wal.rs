@@ -13,6 +13,7 @@ use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::{Lsn, Timeline};
 use crate::pg::names::{SegmentName, WalFile};
 use crate::repo::catalog::{Catalog, Missing};
+use crate::repo::expired::Gone;
 use crate::repo::{gap, streamed};
 
 /// Runs of missing segments that are told one by one.
@@ -42,7 +43,7 @@ impl Path<'_> {
 
 /// The newest segment on the path, by its number.
 pub fn newest(path: &Path<'_>, usable: &[Backup]) -> Result<Option<u64>> {
-    let from = usable.first().map_or(0, |oldest| path.catalog.segment_size().segment_of(oldest.start));
+    let from = usable.first().map_or(0, |oldest| path.catalog.segment_size().segment_of(oldest.at.start));
     path.catalog.newest_on(&path.history, from)
 }
 
@@ -96,12 +97,24 @@ fn not_here(end: Lsn, archived: Lsn) -> u64 {
     if behind <= UNTOUCHED { 0 } else { behind }
 }
 
-/// What is missing on the path between the oldest backup on it and the newest segment.
+/// What is missing on the path between the oldest backup on it and the newest segment, but for what has expired.
 pub fn missing(path: &Path<'_>, usable: &[Backup], newest: Option<u64>) -> Result<Missing> {
     let size = path.catalog.segment_size();
-    let oldest = usable.iter().map(|backup| size.segment_of(backup.start)).min();
+    let oldest = usable.iter().map(|backup| size.segment_of(backup.at.start)).min();
     let Some((from, to)) = oldest.zip(newest) else { return Ok(Missing::default()) };
-    path.catalog.missing(&path.history, from, to, usize::MAX)
+    missing_between(path, from, to)
+}
+
+/// The same between two segments.
+pub fn missing_between(path: &Path<'_>, from: u64, to: u64) -> Result<Missing> {
+    let Missing { mut runs, .. } = path.catalog.missing(&path.history, from, to, usize::MAX)?;
+    let size = path.catalog.segment_size();
+    if !runs.is_empty() {
+        let gone = Gone::read(path.catalog.cluster(), size)?;
+        runs.retain(|run| !gone.has(&path.history, run, size));
+    }
+    let count = runs.iter().map(|run| run.end().saturating_sub(*run.start()).saturating_add(1)).sum();
+    Ok(Missing { runs, count })
 }
 
 /// `here`: whether the server's pg_wal still has a missing segment.
@@ -117,7 +130,7 @@ pub fn holes(
         return vec![Finding::ok(CHECK, "no WAL is missing since the oldest backup of this server")];
     }
     let size = path.catalog.segment_size();
-    let needed = size.segment_of(newest.start);
+    let needed = size.segment_of(newest.at.start);
     let mut findings: Vec<Finding> = Vec::new();
     for run in missing.runs.iter().rev().take(TOLD) {
         let cuts_newest = *run.end() >= needed;
@@ -224,8 +237,11 @@ mod tests {
     use super::super::settings::tests::server;
     use super::*;
     use crate::pg::lsn::SegmentSize;
+    use crate::repo::expired;
     use crate::repo::fixture::Fixture;
+    use crate::repo::runs::Runs;
     use crate::repo::segment;
+    use std::collections::BTreeMap;
 
     const MIB: u64 = 1 << 20;
 
@@ -271,6 +287,14 @@ mod tests {
         );
         assert_eq!(texts[1], "000000010000000000000003 is missing from the archive");
         assert!(findings[0].remedy.as_ref().is_some_and(|remedy| remedy.contains("has 1 of the 2")));
+        let going = BTreeMap::from([(Timeline(1), Runs::from(3..=3))]);
+        expired::note(&fixture.cluster, size(), &going).expect("noted");
+        let left = super::missing(&path, &backups, Some(9)).expect("listed");
+        assert_eq!(
+            (left.runs.as_slice(), left.count),
+            ([7..=8].as_slice(), 2),
+            "what has expired is not missed"
+        );
     }
 
     #[test]

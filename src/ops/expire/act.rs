@@ -2,7 +2,7 @@
 //!
 //! 1. Each header, durably, right after another look at pins and restores: from then on the backup does not exist.
 //! 2. Leases are listed again, then headers; then packs and maps go that no header refers to (`repo::sweep`).
-//! 3. WAL, oldest first, unless a backup or a restore is at work that the plan did not know: what it needs is not known.
+//! 3. WAL, once it is recorded what goes, oldest first, unless a backup or a restore is at work that the plan did not know: what it needs is not known.
 //!
 //! Killed anywhere, the next run goes on: it finds the same garbage. Nothing goes when a listing is not to be trusted.
 
@@ -13,15 +13,15 @@ use super::freed::Freed;
 use super::look::{self, Object, objects};
 use super::plan::Plan;
 use super::reason::Verdict;
-use super::runs::Runs;
 use crate::error::{Error, Kind, Result};
 use crate::ident::Name;
 use crate::interrupt::Interrupt;
 use crate::pg::lsn::{SegmentSize, Timeline};
 use crate::repo::catalog::logs;
 use crate::repo::lease::{self, Lease, LeaseKind};
+use crate::repo::runs::Runs;
 use crate::repo::sweep::{self, Expired, Swept};
-use crate::repo::{Cluster, backup, gap};
+use crate::repo::{Cluster, backup, expired, gap};
 use crate::store::Key;
 
 /// What one run deletes from.
@@ -160,6 +160,7 @@ impl Acting<'_> {
         if let Some(why) = self.why_no_wal()? {
             return Ok(Some(why));
         }
+        expired::note(self.cluster, self.size, &self.plan.expired())?;
         for (timeline, going) in &self.plan.wal {
             let logs = logs(self.cluster, *timeline)?;
             for log in &logs {

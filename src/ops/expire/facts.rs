@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::runs::Runs;
 use crate::error::Result;
 use crate::ident::{Id, Name};
 use crate::ops::restore::choose::Candidate;
 use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::{SegmentSize, Timeline};
 use crate::repo::lease::NeededWal;
+use crate::repo::runs::Runs;
 
 /// One incarnation of a cluster.
 #[derive(Clone, Debug)]

@@ -18,7 +18,6 @@ mod reason;
 mod records;
 pub mod report;
 mod rules;
-mod runs;
 #[cfg(test)]
 mod tests;
 

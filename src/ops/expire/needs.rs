@@ -9,10 +9,10 @@ use std::ops::RangeInclusive;
 
 use super::facts::{Facts, Records};
 use super::lines::Line;
-use super::runs::Runs;
 use crate::error::Result;
 use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::{Lsn, Timeline};
+use crate::repo::runs::Runs;
 
 pub struct Needs<'a> {
     pub facts: &'a Facts,

@@ -20,11 +20,11 @@ use super::lines::{Line, Placed, lines};
 use super::needs;
 use super::reason::{Reason, Verdict};
 use super::rules;
-use super::runs::Runs;
 use crate::config::Expire;
 use crate::error::Result;
 use crate::ident::Name;
 use crate::pg::lsn::Timeline;
+use crate::repo::runs::Runs;
 
 /// A timeline of which nothing was heard for so long, and for as long as the recovery window, is not active.
 const LATELY: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -63,6 +63,17 @@ impl Plan {
 
     pub fn going(&self) -> impl Iterator<Item = &Verdict> {
         self.verdicts.iter().filter(|verdict| !verdict.is_kept())
+    }
+
+    /// The WAL that has expired once this is carried out: between the first and the last that goes of a timeline, all
+    /// that nobody needs. What was lost of that need not be missed any more.
+    pub fn expired(&self) -> BTreeMap<Timeline, Runs> {
+        let reach = |going: &Runs| Some(Runs::from(going.first()?..=going.last()?));
+        let of = |(timeline, going): (&Timeline, &Runs)| {
+            let unneeded = self.unneeded.get(timeline).unwrap_or(going);
+            Some((*timeline, unneeded.within(&reach(going)?)))
+        };
+        self.wal.iter().filter_map(of).collect()
     }
 
     /// The same in the order in which they are deleted: those first whose time is contradicted by another. With that one

@@ -16,6 +16,7 @@ use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::{SegmentSize, Timeline};
 use crate::pg::names::SegmentName;
 use crate::repo::catalog::Catalog;
+use crate::repo::expired::Gone;
 use crate::repo::inventory::{Inventory, Volume};
 use crate::repo::lease::{self, Held, LeaseKind, Record};
 use crate::repo::{Cluster, ClusterHeader, gap, pin};
@@ -24,6 +25,8 @@ use crate::repo::{Cluster, ClusterHeader, gap, pin};
 pub fn look(cluster: &Cluster, header: &ClusterHeader, now: Timestamp) -> Result<Incarnation> {
     let size = header.segment_size;
     let inventory = Inventory::take(cluster, size)?;
+    // Behind the listing: what expired before that is recorded by now.
+    let gone = Gone::read(cluster, size)?;
     let mut unreadable = Vec::new();
     let leases = or_listed(lease::list(cluster), What::Leases, &mut unreadable);
     let pins = pins(cluster, now, &mut unreadable);
@@ -33,11 +36,11 @@ pub fn look(cluster: &Cluster, header: &ClusterHeader, now: Timestamp) -> Result
     let archive = ListedArchive::new(&inventory, Catalog::new(cluster, size), &ends);
     let mut backups = backups::read(cluster, &inventory, &mut unreadable)?;
     backups::look_for_wal(&mut backups, &archive, &histories)?;
-    let paths = paths::look(&archive, &histories, &backups).unwrap_or_else(|error| {
+    let paths = paths::look(&archive, &histories, &backups, &gone).unwrap_or_else(|error| {
         unreadable.push(Unreadable::new(What::Windows, None, &error));
         Vec::new()
     });
-    let holes = paths::holes(&inventory, &histories, &backups.candidates, &gaps, size);
+    let holes = paths::holes(&inventory, &histories, &backups.candidates, (&gaps, &gone), size);
     let spared: HashSet<Id> = leases.iter().filter_map(|held| Some(held.record.as_ref()?.run)).collect();
     let stored = stored(&inventory, backups.unreferenced(&inventory, &spared));
     // A repository that has gone looks like one without backups and pins.

@@ -10,11 +10,11 @@ use super::listed::ListedArchive;
 use super::summary::{Ancestor, HoleSummary, PathSummary, WindowSummary};
 use crate::error::{Error, Result};
 use crate::ops::restore::choose::{Archive, Candidate, on_path};
-use crate::ops::restore::left_out;
 use crate::ops::restore::window::{self, Window};
 use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::{SegmentSize, Timeline};
 use crate::pg::time;
+use crate::repo::expired::Gone;
 use crate::repo::gap::Gap;
 use crate::repo::inventory::{Hole, Inventory, PathWal};
 
@@ -23,11 +23,12 @@ pub fn look(
     archive: &ListedArchive<'_>,
     histories: &BTreeMap<Timeline, TimelineHistory>,
     backups: &Backups,
+    gone: &Gone,
 ) -> Result<Vec<PathSummary>> {
     let windows = window::windows(archive, histories, &backups.candidates)?;
     let of = |path: &TimelineHistory| {
         let own = windows.iter().filter(|window| window.timeline == path.timeline());
-        summary(archive, path, own, &backups.candidates)
+        summary(archive, path, own, &backups.candidates, gone)
     };
     histories.values().map(of).collect()
 }
@@ -37,9 +38,10 @@ fn summary<'a>(
     path: &TimelineHistory,
     windows: impl Iterator<Item = &'a Window>,
     backups: &[Candidate],
+    gone: &Gone,
 ) -> Result<PathSummary> {
     let wal = archive.wal(path);
-    let lost = missing_on(&wal, path, backups, archive.segment_size());
+    let lost = missing_on(&wal, path, backups, gone, archive.segment_size());
     let entries = path.entries().iter();
     let newest = wal.newest(0).map(|number| archive.name_on(path, number));
     Ok(PathSummary {
@@ -87,7 +89,7 @@ fn needed(backups: &[&Candidate], size: SegmentSize) -> Option<u64> {
 /// Consecutive segments that are missing on a path.
 struct Missing {
     range: RangeInclusive<u64>,
-    /// They look as `pgark expire` leaves them.
+    /// By `pgark expire`, as its records say.
     expired: bool,
 }
 
@@ -95,12 +97,11 @@ fn missing_on(
     wal: &PathWal<'_>,
     path: &TimelineHistory,
     backups: &[Candidate],
+    gone: &Gone,
     size: SegmentSize,
 ) -> Vec<Missing> {
-    let backups = on_path(backups, path);
-    let expired = |range: &RangeInclusive<u64>| left_out::is_expired(range, &backups, size);
-    let missing = wal.missing(needed(&backups, size)).into_iter();
-    missing.map(|range| Missing { expired: expired(&range), range }).collect()
+    let missing = wal.missing(needed(&on_path(backups, path), size)).into_iter();
+    missing.map(|range| Missing { expired: gone.has(path, &range, size), range }).collect()
 }
 
 /// What is missing on any path, and why, as far as records tell. A timeline whose history is not known is judged
@@ -109,7 +110,7 @@ pub fn holes(
     inventory: &Inventory,
     histories: &BTreeMap<Timeline, TimelineHistory>,
     backups: &[Candidate],
-    gaps: &[Gap],
+    (gaps, gone): (&[Gap], &Gone),
     size: SegmentSize,
 ) -> Vec<HoleSummary> {
     let mut found = BTreeSet::new();
@@ -117,7 +118,7 @@ pub fn holes(
         let alone = TimelineHistory::without_parents(timeline);
         let path = histories.get(&timeline).unwrap_or(&alone);
         let wal = PathWal::new(inventory, path, size);
-        for missing in missing_on(&wal, path, backups, size) {
+        for missing in missing_on(&wal, path, backups, gone, size) {
             found.extend(wal.split(&missing.range).into_iter().map(|hole| (hole, missing.expired)));
         }
     }

@@ -199,7 +199,7 @@ pub struct WindowSummary {
     pub to_lsn: Lsn,
     /// The segment at which it ends because that one is missing. None: it goes up to the end of the archive.
     pub missing: Option<SegmentName>,
-    /// That one is missing on purpose, by all appearances: see [`HoleSummary::expired`].
+    /// That one is missing on purpose: see [`HoleSummary::expired`].
     pub expired: bool,
 }
 
@@ -211,8 +211,7 @@ pub struct HoleSummary {
     pub segments: u64,
     pub from_lsn: Lsn,
     pub to_lsn: Lsn,
-    /// It begins right behind what one backup needs to be consistent and ends right before another backup, as
-    /// `pgark expire` leaves it, and no record says otherwise. Not a loss, by all appearances.
+    /// `pgark expire` deleted it, or would have: not a loss.
     pub expired: bool,
     /// Why, as far as records tell.
     pub stories: Vec<String>,

@@ -7,7 +7,7 @@ use super::html::{Html, Table, escape};
 use super::{map, sizes};
 use crate::ident::Name;
 use crate::ops::info::summary::*;
-use crate::words::{age, bytes, moment, span};
+use crate::words::{age, bytes, counted, moment, span};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -106,16 +106,12 @@ fn alarms(incarnation: &Incarnation) -> Vec<String> {
         (incarnation.unreadable.len(), "{} can't be read.", "object"),
     ];
     let counts = counts.into_iter().filter(|(count, _, _)| *count > 0);
-    counts.map(|(count, text, what)| text.replace("{}", &places(count, what))).collect()
+    counts.map(|(count, text, what)| text.replace("{}", &counted(count as u64, what))).collect()
 }
 
 /// A window is never shorter than nothing.
 fn end(window: &WindowSummary) -> Timestamp {
     window.to_time.unwrap_or(window.from_time).max(window.from_time)
-}
-
-fn places(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 fn facts(incarnation: &Incarnation, now: Timestamp) -> Html {
@@ -245,7 +241,7 @@ fn backups(incarnation: &Incarnation, now: Timestamp) -> Option<Html> {
 fn notes(backup: &BackupSummary, now: Timestamp) -> Html {
     let mut notes = Vec::new();
     if backup.missing_packs > 0 {
-        notes.push(Html::span("bad", places(backup.missing_packs as usize, "pack") + " missing"));
+        notes.push(Html::span("bad", counted(backup.missing_packs, "pack") + " missing"));
     }
     if !backup.on_known_path {
         notes.push(Html::span("bad", "on no timeline whose history is known"));
@@ -254,14 +250,14 @@ fn notes(backup: &BackupSummary, now: Timestamp) -> Html {
         notes.push(Html::span("bad", format!("its WAL {segment} is missing")));
     }
     if backup.damaged_pages > 0 {
-        notes.push(Html::span("bad", places(backup.damaged_pages as usize, "damaged page")));
+        notes.push(Html::span("bad", counted(backup.damaged_pages, "damaged page")));
     }
     notes.extend(backup.pins.iter().map(|pin| pin_note(pin, now)));
     if backup.from_standby {
         notes.push(Html::text("from a standby"));
     }
     if backup.warnings > 0 {
-        notes.push(Html::span("warn", places(backup.warnings as usize, "warning")));
+        notes.push(Html::span("warn", counted(backup.warnings, "warning")));
     }
     Html::join(notes, ", ")
 }

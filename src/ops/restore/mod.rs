@@ -14,7 +14,6 @@ pub mod directory;
 mod durability;
 pub mod files;
 mod follow;
-pub mod left_out;
 mod libraries;
 pub mod memory;
 mod neighbours;

@@ -1,20 +1,18 @@
 //! Is the WAL continuous, along each timeline path, from the oldest backup on it to the newest segment? What is missing
 //! in between is a hole: no restore gets past it.
 //!
-//! One kind of hole is no finding: what `pgark expire` leaves out behind a backup that is kept for itself. While an
-//! expiry is at work, or one that was killed has left its lease, nor is any other hole that no backup needs.
+//! One kind of hole is no finding: what `pgark expire` leaves out behind a backup that is kept for itself, as its records
+//! say (`repo::expired`).
 
 use std::collections::BTreeMap;
 
 use crate::error::Result;
 use crate::ops::restore::choose::{Candidate, on_path};
-use crate::ops::restore::left_out;
 use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::Timeline;
 use crate::pg::names::SegmentName;
-use crate::repo::backup;
 use crate::repo::catalog::Catalog;
-use crate::repo::lease::{self, LeaseKind};
+use crate::repo::expired::Gone;
 
 use super::findings::Bounded;
 
@@ -27,7 +25,7 @@ pub struct Hole {
     pub last: SegmentName,
     /// Their numbers on that path.
     pub numbers: (u64, u64),
-    /// It looks as retention leaves it.
+    /// It has expired.
     pub retention: bool,
 }
 
@@ -37,74 +35,12 @@ impl Hole {
     }
 }
 
-/// How often to look when what is there changes between two looks.
-const LOOKS: usize = 5;
-
-/// The holes of all paths, each once, as they are when two looks agree; an expiry may delete backups and WAL meanwhile.
-/// `backups` are then those that are still there.
+/// The holes of all paths, each once.
 pub fn holes(
     catalog: &Catalog<'_>,
     histories: &BTreeMap<Timeline, TimelineHistory>,
-    backups: &mut Vec<Candidate>,
+    backups: &[Candidate],
     streamed: impl Fn(Timeline) -> Result<Option<u64>>,
-) -> Result<Bounded<Hole>> {
-    let mut seen = None;
-    for _ in 0..LOOKS {
-        let mut found = seen_now(catalog, histories, backups, &streamed)?;
-        if found.count == found.first.iter().filter(|hole| hole.retention).count() as u64 {
-            return Ok(found);
-        }
-        if is_expiring(catalog)? {
-            forget_deleted(catalog, backups)?;
-            for hole in &mut found.first {
-                hole.retention |= may_be_expiring(hole, catalog, histories, backups);
-            }
-            return Ok(found);
-        }
-        if seen.as_ref() == Some(&found) {
-            return Ok(found);
-        }
-        forget_deleted(catalog, backups)?;
-        seen = Some(found);
-    }
-    Ok(seen.unwrap_or_default())
-}
-
-fn is_expiring(catalog: &Catalog<'_>) -> Result<bool> {
-    let leases = lease::list(catalog.cluster())?;
-    Ok(leases.iter().filter_map(|held| held.record.as_ref()).any(|record| record.kind == LeaseKind::Expire))
-}
-
-fn forget_deleted(catalog: &Catalog<'_>, backups: &mut Vec<Candidate>) -> Result<()> {
-    let there = backup::labels(catalog.cluster())?;
-    backups.retain(|backup| there.contains(&backup.label));
-    Ok(())
-}
-
-/// A hole that no backup needs to become consistent, and behind which a later one begins.
-fn may_be_expiring(
-    hole: &Hole,
-    catalog: &Catalog<'_>,
-    histories: &BTreeMap<Timeline, TimelineHistory>,
-    backups: &[Candidate],
-) -> bool {
-    let Some(path) = histories.get(&hole.timeline) else { return false };
-    let size = catalog.segment_size();
-    let (first, last) = hole.numbers;
-    let needs = |backup: &Candidate| {
-        size.segment_of(backup.start) <= last && size.segment_before(backup.consistent) >= first
-    };
-    let backups = on_path(backups, path);
-    !backups.iter().any(|backup| needs(backup))
-        && backups.iter().any(|backup| size.segment_of(backup.start) > last)
-}
-
-/// The holes that one look finds.
-fn seen_now(
-    catalog: &Catalog<'_>,
-    histories: &BTreeMap<Timeline, TimelineHistory>,
-    backups: &[Candidate],
-    streamed: &impl Fn(Timeline) -> Result<Option<u64>>,
 ) -> Result<Bounded<Hole>> {
     let size = catalog.segment_size();
     let mut found: BTreeMap<SegmentName, ()> = BTreeMap::new();
@@ -120,7 +56,7 @@ fn seen_now(
                     first: catalog.name_on(path, first),
                     last: catalog.name_on(path, last),
                     numbers: (first, last),
-                    retention: left_out::is_expired(&(first..=last), &backups, size),
+                    retention: false,
                 };
                 // What two paths share was found on the first of them.
                 if found.len() < super::findings::NAMED && found.insert(hole.first, ()).is_none() {
@@ -134,6 +70,12 @@ fn seen_now(
         if let Some(number) = streamed(path.timeline())?.filter(|number| *number >= from) {
             gaps.pass(number);
         }
+    }
+    // Behind the listing: what expired before that is recorded by now.
+    let gone = Gone::read(catalog.cluster(), size)?;
+    for hole in &mut holes.first {
+        let path = histories.get(&hole.timeline);
+        hole.retention = path.is_some_and(|path| gone.has(path, &(hole.numbers.0..=hole.numbers.1), size));
     }
     Ok(holes)
 }
@@ -178,10 +120,10 @@ fn numbers(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ident::Id;
     use crate::ops::restore::choose::fake::{Fake, lsn, size};
+    use crate::repo::expired;
     use crate::repo::fixture::Fixture;
-    use crate::repo::lease::{Lease, Purpose};
+    use crate::repo::runs::Runs;
     use proptest::prelude::*;
 
     /// The holes of an archive with these segments (timeline, number).
@@ -193,7 +135,7 @@ mod tests {
             fixture.cluster.store().create(&key, &b"x"[..]).expect("created");
         }
         let catalog = Catalog::new(&fixture.cluster, size());
-        let found = seen_now(&catalog, &fake.histories, &fake.backups, &|_| Ok(streamed)).expect("looked");
+        let found = holes(&catalog, &fake.histories, &fake.backups, |_| Ok(streamed)).expect("looked");
         assert_eq!(found.count, found.first.len() as u64);
         found.first.iter().map(|hole| (hole.first.to_string(), hole.segments(), hole.retention)).collect()
     }
@@ -222,22 +164,6 @@ mod tests {
     }
 
     #[test]
-    fn what_retention_leaves_between_two_backups_is_told_from_a_hole() {
-        let fake =
-            Fake::new().backup("old", 1, lsn(3, 0), lsn(4, 2), 0).backup("new", 1, lsn(9, 0), lsn(9, 2), 1);
-        let look = |numbers: &[u64]| found(&fake, &on(numbers), None);
-        assert_eq!(look(&[3, 4, 9, 10]), [hole("000000010000000000000005", 4, true)]);
-        assert_eq!(
-            look(&[3, 4, 5, 9]),
-            [hole("000000010000000000000006", 3, true)],
-            "the record behind its end"
-        );
-        assert_eq!(look(&[3, 4, 5, 6, 7, 9]), [hole("000000010000000000000008", 1, false)]);
-        assert_eq!(look(&[3, 4, 8, 9]), [hole("000000010000000000000005", 3, false)]);
-        assert_eq!(look(&[3, 9]), [hole("000000010000000000000004", 5, false)], "the old one needs it");
-    }
-
-    #[test]
     fn a_hole_before_a_fork_is_told_once() {
         let fake = Fake::new().history(2, &[(1, lsn(6, 0))]).backup("a", 1, lsn(3, 0), lsn(3, 2), 0);
         let segments = [(1, 3), (1, 5), (1, 6), (2, 6), (2, 8)];
@@ -248,36 +174,29 @@ mod tests {
     }
 
     #[test]
-    fn while_an_expiry_is_at_work_only_what_backups_need_is_missed() {
+    fn what_has_expired_is_told_from_what_is_lost() {
         let fixture = Fixture::create();
-        let run = Id::random().expect("an id");
-        for label in ["old", "new"] {
-            fixture.backup(label, run, &[]);
-        }
         let fake =
             Fake::new().backup("old", 1, lsn(3, 0), lsn(4, 2), 0).backup("new", 1, lsn(9, 0), lsn(9, 2), 1);
-        let put = |number| {
+        for number in [3, 4, 9, 10, 12] {
             let name = SegmentName::from_number(Timeline(1), number, size());
             let key = fixture.cluster.layout().segment(name).expect("a key");
             fixture.cluster.store().create(&key, &b"x"[..]).expect("created");
-            key
-        };
-        let keys: Vec<_> = [3, 4, 7, 8, 9, 10, 12].into_iter().map(put).collect();
+        }
         let look = || {
-            let mut backups = fake.backups.clone();
             let catalog = Catalog::new(&fixture.cluster, size());
-            let found = holes(&catalog, &fake.histories, &mut backups, |_| Ok(None)).expect("looked");
+            let found = holes(&catalog, &fake.histories, &fake.backups, |_| Ok(None)).expect("looked");
             found.first.iter().map(|hole| (hole.numbers, hole.retention)).collect::<Vec<_>>()
         };
-        assert_eq!(look(), [((5, 6), false), ((11, 11), false)], "begun and not ended");
-        let expiry = Lease::acquire(&fixture.cluster, Purpose::expire(), run).expect("a lease");
-        assert_eq!(look(), [((5, 6), true), ((11, 11), false)], "behind the last backup nothing expires");
-        fixture.cluster.store().delete(&keys[1]).expect("deleted");
-        assert_eq!(look(), [((4, 6), false), ((11, 11), false)], "the old backup needs it");
-        backup::remove(&fixture.cluster, &"old".parse().expect("a name")).expect("deleted");
-        assert_eq!(look(), [((4, 6), true), ((11, 11), false)], "which is gone now");
-        drop(expiry);
-        assert_eq!(look(), [((11, 11), false)]);
+        let note = |run| {
+            let going = BTreeMap::from([(Timeline(1), Runs::from(run))]);
+            expired::note(&fixture.cluster, size(), &going).expect("noted");
+        };
+        assert_eq!(look(), [((5, 8), false), ((11, 11), false)], "wherever it lies");
+        note(5..=7);
+        assert_eq!(look(), [((5, 8), false), ((11, 11), false)], "not all of it");
+        note(8..=8);
+        assert_eq!(look(), [((5, 8), true), ((11, 11), false)]);
     }
 
     proptest! {

@@ -105,7 +105,7 @@ impl Ledger<'_> {
             Some(part) => part.segment.number(self.size).map(Some),
             None => Ok(None),
         };
-        cost.holes = continuity::holes(&catalog, self.histories, &mut candidates, streamed)?;
+        cost.holes = continuity::holes(&catalog, self.histories, &candidates, streamed)?;
         for hole in &mut cost.holes.first {
             if let Some(story) = all.why_missing(hole.first) {
                 // Dropped WAL is a loss wherever it lies.

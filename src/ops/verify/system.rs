@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::{SegmentSize, Timeline};
 use crate::pg::names::WalFile;
+use crate::repo::expired::Expired;
 use crate::repo::gap::Gap;
 use crate::repo::pin::Pin;
 use crate::repo::{Cluster, ClusterHeader, backup, catalog, layout, lease, parse_json};
@@ -200,6 +201,9 @@ fn check_record(context: &Context<'_>, object: &Meta, kind: &str) -> Result<()> 
             if its_own { Ok(()) } else { Err(Error::corrupt(format!("{name} is gap {}", gap.id))) }
         }
         "pin" => expect_format(&bytes, &name, kind).and_then(|()| parse_json::<Pin>(&bytes, &name).map(drop)),
+        "expired" => {
+            expect_format(&bytes, &name, kind).and_then(|()| parse_json::<Expired>(&bytes, &name).map(drop))
+        }
         _ => expect_format(&bytes, &name, kind),
     }
 }

@@ -81,6 +81,10 @@ impl Runs {
         self.iter().map(|run| run.end().saturating_sub(*run.start()).saturating_add(1)).sum()
     }
 
+    pub fn first(&self) -> Option<u64> {
+        self.0.first().map(|(first, _)| *first)
+    }
+
     pub fn last(&self) -> Option<u64> {
         self.0.last().map(|(_, last)| *last)
     }
