@@ -8,6 +8,7 @@ use pgark::ops;
 
 fn main() -> ExitCode {
     cli::run(Kind::exit_code, |args: RestoreArgs, config| {
+        args.leave_root()?;
         let report = ops::restore::run(config, &args.request()?, |plan| args.show(plan))?;
         args.print(&report)
     })

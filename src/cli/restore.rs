@@ -12,6 +12,7 @@ use super::{Common, EXIT_CODES, HasCommon, Output, print};
 use crate::error::{Error, IoContext, Result};
 use crate::ident::Name;
 use crate::ops::restore::Request;
+use crate::ops::restore::debian::{self, DebianName, Layout};
 use crate::ops::restore::directory::Replace;
 use crate::ops::restore::plan::{Plan, StandbyOf};
 use crate::ops::restore::report::Report;
@@ -38,8 +39,19 @@ pub struct RestoreArgs {
     common: Common,
 
     /// The data directory to create: empty, or not there yet
-    #[arg(short = 'D', long = "target-dir", visible_alias = "pgdata", value_name = "DIRECTORY")]
-    data: PathBuf,
+    #[arg(
+        short = 'D',
+        long = "target-dir",
+        visible_alias = "pgdata",
+        value_name = "DIRECTORY",
+        required_unless_present = "debian"
+    )]
+    data: Option<PathBuf>,
+
+    /// Make it a cluster of Debian's, such as 15/restore_target: pg_lsclusters shows it, pg_ctlcluster and systemd start
+    /// it; its data goes to /var/lib/postgresql/15/restore_target unless -D says otherwise
+    #[arg(long, value_name = "VERSION/NAME", value_parser = told::<DebianName>, conflicts_with = "bin_dir")]
+    debian: Option<DebianName>,
 
     #[command(flatten)]
     aim: AimArgs,
@@ -176,12 +188,24 @@ impl HasCommon for RestoreArgs {
 }
 
 impl RestoreArgs {
+    /// As root, for a cluster of Debian's: goes on as the user that Debian's servers run as.
+    pub fn leave_root(&self) -> Result<()> {
+        match &self.debian {
+            Some(name) => debian::leave_root(&Layout::of_host(), name, self.dry_run),
+            None => Ok(()),
+        }
+    }
+
     pub fn request(&self) -> Result<Request> {
         let absolute =
             |path: &PathBuf| std::path::absolute(path).doing(|| format!("find {}", path.display()));
         let (aim, server) = (&self.aim, &self.server);
+        let default = self.debian.as_ref().map(|name| Layout::of_host().data_of(name));
+        // One of the two is there, the parser saw to it.
+        let data = self.data.clone().or(default).unwrap_or_default();
         Ok(Request {
-            data: absolute(&self.data)?,
+            data: absolute(&data)?,
+            debian: self.debian.clone(),
             aim: Aim { target: aim.target(), inclusive: !aim.exclusive, timeline: aim.target_timeline },
             action: aim.action,
             backup: aim.backup.clone(),
@@ -201,7 +225,10 @@ impl RestoreArgs {
             jobs: self.jobs,
             port: server.port,
             socket_directory: server.socket_dir.as_ref().map(absolute).transpose()?,
-            bin_dir: server.bin_dir.as_ref().map(absolute).transpose()?,
+            bin_dir: match &self.debian {
+                Some(name) => Some(debian::bin_dir(name.major)),
+                None => server.bin_dir.as_ref().map(absolute).transpose()?,
+            },
             path: std::env::var_os("PATH"),
             start: !server.no_start,
             dry_run: self.dry_run,
@@ -276,6 +303,23 @@ mod tests {
     #[test]
     fn the_flags_do_not_contradict_each_other() {
         RestoreArgs::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cluster_of_debian_s_has_its_directory_by_its_name() {
+        let request = |flags: &[&str]| {
+            let all = ["bootstrap-restore"].into_iter().chain(flags.iter().copied());
+            let args = RestoreArgs::try_parse_from(all).map_err(|error| error.to_string())?;
+            args.request().map_err(|error| error.to_string())
+        };
+        let data = |flags: &[&str]| request(flags).map(|request| request.data);
+        assert_eq!(data(&["--debian", "15/x"]), Ok("/var/lib/postgresql/15/x".into()));
+        assert_eq!(data(&["--debian", "15/x", "-D", "/d"]), Ok("/d".into()));
+        let bin_dir = request(&["--debian", "16/x"]).map(|request| request.bin_dir);
+        assert_eq!(bin_dir, Ok(Some("/usr/lib/postgresql/16/bin".into())));
+        assert!(data(&["--debian", "x"]).is_err_and(|error| error.contains("15/restore_target")));
+        assert!(data(&["--debian", "15/x", "--bin-dir", "/b"]).is_err());
+        assert!(data(&[]).is_err(), "one of -D and --debian is needed");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 pub use log::Reason;
 pub use pid_file::{PidFile, Status, status};
-pub use place::{check_socket_directory, free_port, socket_directory_value};
+pub use place::{check_socket_directory, first_free_port, free_port, socket_directory_value};
 pub use progress::{Pause, RecoveryProgress, replayed_segment};
 
 use super::binaries::Binaries;

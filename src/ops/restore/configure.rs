@@ -67,6 +67,8 @@ fn everything_set(
     set.push(Setting::new("port", plan.server.port.to_string()));
     let directory = plan.server.socket_directory.to_string_lossy();
     set.push(Setting::new("unix_socket_directories", socket_directory_value(&directory)));
+    let registered = plan.debian.as_ref();
+    set.extend(registered.into_iter().flat_map(|r| r.settings(&plan.data, &plan.server.socket_directory)));
     let effective = with_auto(main, auto)?;
     match role {
         Role::Quarantine => set.extend(quarantine(plan, &effective)?),

@@ -4,7 +4,7 @@
 //! It is asked over its socket. One that does not let us in is followed by what it leaves in its data
 //! directory: pg_control and the log. Invariant: success means that the server itself said it got there.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::plan::Plan;
@@ -85,11 +85,12 @@ struct Follower<'a> {
 
 impl<'a> Follower<'a> {
     fn start(plan: &'a Plan, binaries: &Binaries, display: Display) -> Result<Self> {
-        let log = plan.data.join(LOG);
+        let log = plan.debian.as_ref().map_or_else(|| plan.data.join(LOG), |registration| registration.log());
+        let config_file = plan.debian.as_ref().map(|registration| registration.config_file());
         let server = Server::start(&Launch {
             binaries,
             data_directory: &plan.data,
-            config_file: None,
+            config_file: config_file.as_deref(),
             settings: &[],
             log: &log,
             run_as: None,
@@ -263,16 +264,15 @@ impl<'a> Follower<'a> {
                 self.plan.data.display(),
                 self.seen
             ))
-            .with_hint(format!(
-                "its log is {}; `{}` stops it",
-                self.log.display(),
-                stop_command(&self.plan.data)
-            ))
+            .with_hint(format!("its log is {}; `{}` stops it", self.log.display(), stop_command(self.plan)))
     }
 }
 
-fn stop_command(data: &Path) -> String {
-    format!("pg_ctl stop -D {}", crate::pg::recovery::shell_quote(&data.to_string_lossy()))
+fn stop_command(plan: &Plan) -> String {
+    match &plan.debian {
+        Some(registration) => registration.command("stop"),
+        None => format!("pg_ctl stop -D {}", crate::pg::recovery::shell_quote(&plan.data.to_string_lossy())),
+    }
 }
 
 fn prepared(client: &mut Client) -> Result<Vec<Prepared>> {

@@ -9,6 +9,7 @@ pub mod archive;
 pub mod choose;
 mod configure;
 mod crew;
+pub mod debian;
 mod direct;
 pub mod directory;
 mod durability;
@@ -52,6 +53,7 @@ use crate::pg::settings_file::Setting;
 use crate::pg::time::Timestamp;
 use crate::progress::Display;
 use crate::repo::backup::BackupHeader;
+use debian::DebianName;
 use directory::Replace;
 use plan::{Decision, Plan, StandbyOf};
 use report::Report;
@@ -65,6 +67,8 @@ use target::{Action, Aim, Target};
 pub struct Request {
     /// The data directory that is to be; absolute.
     pub data: PathBuf,
+    /// The cluster of Debian's that it is to be.
+    pub debian: Option<DebianName>,
     pub aim: Aim,
     pub action: Action,
     /// None: the newest backup from which the target can be reached.

@@ -37,6 +37,9 @@ pub fn write(plan: &Plan, jobs: NonZeroUsize, display: Display, interrupt: &Inte
     if plan.clearing.stop_server {
         server::stop(&plan.data, Stop::Fast, STOP_LIMIT)?;
     }
+    if let Some(registration) = &plan.debian {
+        registration.withdraw()?;
+    }
     directory::prepare(&plan.data, &plan.clearing, &plan.freed)?;
     write_marked(plan, jobs, display, interrupt).map_err(|error| {
         let data = plan.data.display();
@@ -70,6 +73,9 @@ fn write_marked(plan: &Plan, jobs: NonZeroUsize, display: Display, interrupt: &I
     let notes = configure::configure(plan, &sink)?;
     let files = restored.complete()?;
     record::remove_tree(&sink)?;
+    if let Some(registration) = &plan.debian {
+        registration.register(&plan.data)?;
+    }
     record::mark_complete(&plan.data)?;
     Ok(Written { files, notes })
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::choose::{Choice, Stop};
+use super::debian::Registration;
 use super::directory::Clearing;
 use super::streamed::Ends;
 use super::survey::Survey;
@@ -66,6 +67,8 @@ pub struct Plan {
     pub cluster: Cluster,
     pub decision: Decision,
     pub data: PathBuf,
+    /// The cluster of Debian's that it will be.
+    pub debian: Option<Registration>,
     pub clearing: Clearing,
     /// Directories of tablespaces that are emptied with the data directory.
     pub freed: Vec<(PathBuf, PgMajor)>,
@@ -238,6 +241,9 @@ impl fmt::Display for Plan {
             )?;
         }
         line(f, "server", &self.server_text())?;
+        if let Some(registration) = &self.debian {
+            line(f, "cluster", registration)?;
+        }
         if self.clearing.empty {
             let server = if self.clearing.stop_server { "its server is stopped and " } else { "" };
             line(f, "before that", &format_args!("{server}what is in the data directory now is removed"))?;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::Request;
 use super::configure;
+use super::debian::{self, Layout, Registration};
 use super::directory::{self, Clearing};
 use super::libraries;
 use super::memory::{Memory, MemorySettings};
@@ -79,7 +80,8 @@ pub fn plan(
     obstacles.note(libraries::check(&decision.header, request, binaries.as_ref()));
     obstacles.note(check_memory(&decision, request));
     obstacles.note(check_settings(request));
-    let place = obstacles.note(place(request, &clearing));
+    let debian = obstacles.note(registration(request, major)).flatten();
+    let place = obstacles.note(place(request, &clearing, debian.as_ref()));
     let fetch = obstacles.note(fetch_words(config, source.cluster.repository().id()));
     obstacles.finish()?;
     let (Some((port, socket_directory)), Some(fetch)) = (place, fetch) else {
@@ -91,6 +93,7 @@ pub fn plan(
         cluster: source.cluster.clone(),
         decision,
         data: request.data.clone(),
+        debian,
         clearing,
         freed,
         tablespaces: assigned,
@@ -269,16 +272,41 @@ fn check_settings(request: &Request) -> Result<()> {
     Ok(())
 }
 
+/// How it is to be registered as a cluster of Debian's, if it is.
+fn registration(request: &Request, major: PgMajor) -> Result<Option<Registration>> {
+    let Some(name) = &request.debian else { return Ok(None) };
+    let wanted = debian::Wanted {
+        name,
+        data: &request.data,
+        replace: request.replace,
+        // A copy that was made to look at something is not to come up with the host for ever.
+        autostart: request.takeover || request.standby.is_some(),
+        major,
+    };
+    debian::check(Layout::of_host(), wanted).map(Some)
+}
+
 /// The port and the socket directory.
-fn place(request: &Request, clearing: &Clearing) -> Result<(u16, PathBuf)> {
+fn place(request: &Request, clearing: &Clearing, debian: Option<&Registration>) -> Result<(u16, PathBuf)> {
     let directory = match &request.socket_directory {
         Some(directory) => directory.clone(),
         None => default_socket_directory(),
     };
-    let port = match request.port {
-        Some(port) => port,
-        None => server::free_port(&directory)?,
+    // What listens there while the server is to be stopped is that server.
+    let kept = debian.and_then(Registration::port);
+    let kept = kept.filter(|port| clearing.stop_server || check_port(*port).is_ok());
+    let port = match (request.port.or(kept), debian) {
+        (Some(port), _) => port,
+        (None, Some(registration)) => server::first_free_port(&directory, registration.taken())?,
+        (None, None) => server::free_port(&directory)?,
     };
+    if let Some(registration) = debian.filter(|registration| registration.taken().contains(&port)) {
+        return Err(Error::conflict(format!(
+            "could not give {} port {port}: another cluster of this host has it",
+            registration.name
+        ))
+        .with_hint("leave --port out, and a free one is taken"));
+    }
     server::check_socket_directory(&directory, port)?;
     // The port of a server that is stopped first becomes free.
     if request.port.is_some() && request.start && !clearing.stop_server {

@@ -33,6 +33,11 @@ struct PlanReport {
     cluster: String,
     system_id: String,
     data_directory: StoredPath,
+    /// The cluster of Debian's that it is.
+    debian: Option<String>,
+    /// What starts the server.
+    #[serde(skip)]
+    start: String,
     target: Target,
     /// Where recovery ends, in words.
     end: String,
@@ -158,6 +163,11 @@ impl PlanReport {
             cluster: plan.cluster.name().to_string(),
             system_id: plan.cluster.system_id().to_string(),
             data_directory: plan.data.clone().into(),
+            debian: plan.debian.as_ref().map(|registration| registration.name.to_string()),
+            start: match &plan.debian {
+                Some(registration) => registration.command("start"),
+                None => format!("pg_ctl start -D {}", shell_quote(&plan.data.to_string_lossy())),
+            },
             target: decision.aim.target.clone(),
             end: decision.end(),
             end_lsn: decision.standby.is_none().then(|| decision.choice.lsn()),
@@ -196,6 +206,9 @@ impl fmt::Display for Report {
             None => self.not_started(f)?,
             Some(server) => self.started(f, server)?,
         }
+        if let Some(name) = &self.plan.debian {
+            line(f, "cluster", &format_args!("{name}, as pg_lsclusters shows it"))?;
+        }
         if self.plan.quarantined {
             line(
                 f,
@@ -213,9 +226,8 @@ fn line(f: &mut fmt::Formatter<'_>, name: &str, text: &dyn fmt::Display) -> fmt:
 
 impl Report {
     fn not_started(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let data = shell_quote(&self.plan.data_directory.as_path().to_string_lossy());
         line(f, "server", &"not started: recovery begins when it is")?;
-        line(f, "start it", &format_args!("pg_ctl start -D {data}"))
+        line(f, "start it", &self.plan.start)
     }
 
     fn started(&self, f: &mut fmt::Formatter<'_>, server: &ServerReport) -> fmt::Result {

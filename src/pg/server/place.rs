@@ -3,11 +3,15 @@
 //! Refuses a socket directory whose path would be cut off, isn't there, or is no directory. A port that is
 //! free now can be taken a moment later; the server's own message says so then.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::path::Path;
 
 use crate::error::{Error, IoContext, Result};
+
+/// PostgreSQL's own.
+const DEFAULT_PORT: u16 = 5432;
 
 /// What fits into sun_path of a sockaddr_un, without its NUL.
 const MAX_SOCKET_PATH: usize = 107;
@@ -22,6 +26,28 @@ pub fn free_port(socket_directory: &Path) -> Result<u16> {
         }
     }
     Err(Error::transient("could not find a free port").with_hint("choose one with --port"))
+}
+
+/// The first port from PostgreSQL's own on that is free and not among those that are `taken`, for servers that are
+/// down now, as postgresql-common gives them out (PgCommon.pm, next_free_port).
+pub fn first_free_port(socket_directory: &Path, taken: &BTreeSet<u16>) -> Result<u16> {
+    for port in (DEFAULT_PORT..=u16::MAX).filter(|port| !taken.contains(port)) {
+        if is_free_for_ipv4(port)?
+            && is_free_for_ipv6(port)?
+            && !socket_directory.join(socket_name(port)).exists()
+        {
+            return Ok(port);
+        }
+    }
+    Err(Error::conflict("could not find a free port").with_hint("choose one with --port"))
+}
+
+fn is_free_for_ipv4(port: u16) -> Result<bool> {
+    match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
+        Ok(_) => Ok(true),
+        Err(cause) if cause.kind() == io::ErrorKind::AddrInUse => Ok(false),
+        Err(cause) => Err(cause).doing(|| format!("try port {port}")),
+    }
 }
 
 fn is_free_for_ipv6(port: u16) -> Result<bool> {
@@ -80,6 +106,17 @@ mod tests {
     fn a_free_port_can_be_listened_on() {
         let port = free_port(Path::new("/nonexistent")).expect("a port");
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("free");
+    }
+
+    #[test]
+    fn ports_are_given_out_in_order_and_none_twice() {
+        let none = Path::new("/nonexistent");
+        let first = first_free_port(none, &BTreeSet::new()).expect("a port");
+        let _listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, first)).expect("free");
+        let second = first_free_port(none, &BTreeSet::new()).expect("a port");
+        assert!(first >= DEFAULT_PORT && second > first, "{first} {second}");
+        let third = first_free_port(none, &BTreeSet::from([second])).expect("a port");
+        assert!(third > second, "{second} {third}");
     }
 
     #[test]
