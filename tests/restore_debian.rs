@@ -6,13 +6,18 @@ mod harness;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use harness::*;
 
 /// A cluster of the test among those of the host; dropped with it.
 struct OnHost {
     name: String,
+    _turn: MutexGuard<'static, ()>,
 }
+
+/// One at a time: ports are given out in order, and two that look at the same time find the same one.
+static TURN: Mutex<()> = Mutex::new(());
 
 impl OnHost {
     /// None where these tools are missing or not ours to use, which is printed.
@@ -29,7 +34,9 @@ impl OnHost {
             eprintln!("skipped: this needs the user postgres, or root, to write to {}", versions.display());
             return None;
         }
-        Some(Self { name: format!("pgark_{purpose}_{}", std::process::id()) })
+        // A test that failed has cleaned up as well.
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Self { name: format!("pgark_{purpose}_{}", std::process::id()), _turn: turn })
     }
 
     fn full_name(&self) -> String {
