@@ -62,6 +62,10 @@ pub struct BasebackupArgs {
     #[arg(long)]
     expire: bool,
 
+    /// As --expire if the configuration has rules; without rules delete nothing: for units that suit every host
+    #[arg(long, conflicts_with = "expire")]
+    expire_if_configured: bool,
+
     /// How the result looks on standard output
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     output: Output,
@@ -95,7 +99,8 @@ impl BasebackupArgs {
         if matches!(self.output, Output::Text) {
             print(&report)?;
         }
-        let expired = self.expire.then(|| Expired::run(config));
+        let expires = self.expire || self.expire_if_configured && config.expire.has_rule();
+        let expired = expires.then(|| Expired::run(config));
         match (self.output, &expired) {
             (Output::Json, _) => print(&report.json(expired.as_ref())?)?,
             (Output::Text, Some(Expired { report: Some(expired), .. })) => print(&expire::done(expired))?,

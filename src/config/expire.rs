@@ -36,9 +36,13 @@ impl Expire {
         }
     }
 
+    pub fn has_rule(&self) -> bool {
+        *self != Expire::default()
+    }
+
     /// An error unless there is a rule.
     pub fn require_rule(&self) -> Result<()> {
-        if *self != Expire::default() {
+        if self.has_rule() {
             return Ok(());
         }
         Err(Error::configuration("could not expire anything: no rule says what to keep").with_hint(
