@@ -58,3 +58,18 @@ fn a_backup_stands_though_the_expiry_behind_it_failed() {
     );
     assert_eq!(headers(&repo).len(), 4);
 }
+
+#[test]
+fn a_unit_that_suits_every_host_expires_only_where_rules_are_configured() {
+    let repo = TestRepo::init();
+    let server = server(&repo);
+    let backup = |label: &str| {
+        run(repo.basebackup(&server).args(["--label", label, "--expire-if-configured"])).succeeds()
+    };
+    assert!(!backup("one").contains("deleted"));
+    assert!(!backup("two").contains("deleted"));
+    assert_eq!(headers(&repo), ["one", "two"]);
+    repo.configure("[expire]\nkeep_last = 1");
+    assert!(backup("three").contains("deleted 2 backups"));
+    assert_eq!(headers(&repo), ["three"]);
+}
