@@ -219,6 +219,37 @@ fn what_fails_registers_nothing() {
 }
 
 #[test]
+fn killed_anywhere_it_is_registered_with_all_files_or_not_at_all_and_the_next_restore_completes_it() {
+    let Some(host) = OnHost::new("killed") else { return };
+    let (repo, _source, _) = archived();
+    let restore = || {
+        let mut restore = repo.std_program("bootstrap-restore");
+        restore.arg("--debian").arg(host.full_name()).args(["--replace", "--no-start"]);
+        restore
+    };
+    let etc = host.config("");
+    let (outcome, calls) = run_with_fault(restore(), Fault::none().under(&etc));
+    outcome.succeeds();
+    assert!(calls.len() > 20, "{calls:?}");
+    // From the second on, each begins with what the one before it left.
+    for n in 1..=calls.len() {
+        let (outcome, _) = run_with_fault(restore(), Fault::kill_at(n).under(&etc));
+        assert_eq!(outcome.code, None, "killed at {n}: {outcome}");
+        if host.config("postgresql.conf").exists() {
+            assert!(host.data().join("global/pg_control").exists(), "half a cluster, killed at {n}");
+            for file in ["pg_hba.conf", "pg_ident.conf", "start.conf", "pg_ctl.conf", "environment"] {
+                assert!(host.config(file).exists(), "{file} is missing, killed at {n}");
+            }
+        }
+    }
+    run(&mut assert_cmd::Command::from_std(restore())).succeeds();
+    host.tool("pg_ctlcluster", &["start"]).succeeds();
+    wait_for("recovery", || host.state(), || host.state() == "online");
+    let left = fs::read_dir(&etc).expect("there").count();
+    assert_eq!(left, 6, "nothing is left of those that were killed");
+}
+
+#[test]
 fn another_cluster_of_that_name_is_never_replaced() {
     let Some(host) = OnHost::new("other") else { return };
     let (repo, _source, _) = archived();

@@ -28,6 +28,11 @@ pub use root::leave_root;
 const FILES: [&str; 6] =
     ["postgresql.conf", "pg_hba.conf", "pg_ident.conf", "start.conf", "pg_ctl.conf", "environment"];
 
+/// The name under which one of them is written.
+fn staged(file: &str) -> String {
+    format!("{file}.pgark-tmp")
+}
+
 /// A cluster's name among Debian's: "15/restore_target".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DebianName {
@@ -181,7 +186,7 @@ fn left_over(config: &Path, refuse: &impl Fn(String) -> Error) -> Result<bool> {
     let mut found = false;
     for entry in entries {
         let name = entry.doing(doing)?.file_name();
-        if !FILES.iter().any(|file| *file == name) {
+        if !FILES.iter().any(|file| *file == name || *staged(file) == name) {
             return Err(refuse(format!("{} holds \"{}\"", config.display(), name.display()))
                 .with_hint("choose another name, or remove that directory yourself"));
         }
@@ -354,6 +359,7 @@ mod tests {
         let config = host.layout.etc.join("15/x");
         fs::create_dir_all(&config).expect("made");
         fs::write(config.join("start.conf"), "auto\n").expect("written");
+        fs::write(config.join("pg_ctl.conf.pgark-tmp"), "").expect("written");
         let judged = || check(host.layout.clone(), wanted(&name, &data, Replace::Nothing));
         assert!(judged().is_ok_and(|found| found.replaces));
         fs::write(config.join("notes"), "").expect("written");

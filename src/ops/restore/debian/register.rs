@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use super::{FILES, Registration};
+use super::{FILES, Registration, staged};
 use crate::durable;
 use crate::error::{IoContext, Result};
 use crate::ops::restore::record;
@@ -21,11 +21,8 @@ impl Registration {
         if !self.replaces {
             return Ok(());
         }
-        let config = self.config();
-        for name in FILES {
-            record::remove_file(&config.join(name))?;
-        }
-        durable::sync_dir(&config)
+        self.remove_files()?;
+        durable::sync_dir(&self.config())
     }
 
     /// Moves the configuration out of the data directory and puts the cluster on the list. What it made is removed
@@ -64,14 +61,11 @@ impl Registration {
     /// Whatever our umask is, everyone may read some of them, as at any cluster.
     fn place(&self, name: &str, content: &[u8], mode: u32) -> Result<()> {
         let path = self.config().join(name);
-        let mut staged = durable::StagedFile::create(&path, mode)?;
-        io::Write::write_all(&mut staged, content).doing(|| format!("write {}", path.display()))?;
+        let mut file = durable::StagedFile::create_as(path.with_file_name(staged(name)), &path, mode)?;
+        io::Write::write_all(&mut file, content).doing(|| format!("write {}", path.display()))?;
         let permissions = Permissions::from_mode(mode);
-        staged
-            .file()?
-            .set_permissions(permissions)
-            .doing(|| format!("let others read {}", path.display()))?;
-        staged.publish()
+        file.file()?.set_permissions(permissions).doing(|| format!("let others read {}", path.display()))?;
+        file.publish()
     }
 
     /// The host's default for all clusters, if there is one.
@@ -112,14 +106,21 @@ impl Registration {
         }
     }
 
+    /// The one that counts first.
+    fn remove_files(&self) -> Result<()> {
+        let config = self.config();
+        FILES.iter().try_for_each(|name| {
+            record::remove_file(&config.join(name))?;
+            record::remove_file(&config.join(staged(name)))
+        })
+    }
+
     fn undo(&self) -> Result<()> {
         let config = self.config();
         if !config.exists() {
             return Ok(());
         }
-        for name in FILES {
-            record::remove_file(&config.join(name))?;
-        }
+        self.remove_files()?;
         fs::remove_dir(&config).doing(|| format!("remove {}", config.display()))
     }
 }
