@@ -289,6 +289,14 @@ fn parse(text: &str, path: &Path) -> Result<File> {
     })
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+/// A file of this text, as a fuzzer wants it (`crate::fuzz`).
+pub(crate) fn fuzz(text: &str) {
+    if let Ok(file) = parse(text, &PathBuf::from(DEFAULT_FILE)) {
+        drop(Config::over(file, &Overrides::default(), None));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,8 @@ pub mod disk;
 pub mod durable;
 pub mod error;
 pub mod flock;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod host;
 pub mod ident;
 pub mod interrupt;

@@ -7,6 +7,8 @@
 //! [`Kind::Transient`] that the connection is lost.
 
 mod fields;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod messages;
 mod slot;
 mod startup;

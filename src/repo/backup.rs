@@ -338,6 +338,12 @@ pub fn remove(cluster: &Cluster, label: &Name) -> Result<bool> {
     Ok(cluster.store().delete_durably([&cluster.layout().backup_header(label)?])? > 0)
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+/// A header of these bytes, as a fuzzer wants it (`crate::fuzz`): with a right digest.
+pub(crate) fn fuzz(data: &[u8]) -> Result<BackupHeader> {
+    parse(&sealed::seal(data)?, "a header", &"fuzz".parse()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ pub mod backup;
 pub mod catalog;
 pub mod escape;
 pub mod expired;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod fixture;
 pub mod gap;
 pub mod hole;

@@ -30,6 +30,8 @@ use crate::pipe::unpack::{Unpacked, unpack};
 use crate::store::{Created, Key, ObjectReader};
 pub use examine::Before;
 pub(super) use examine::{examine_key, expect_timeline};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use sealed::fuzz;
 pub use sealed::{Extent, HEADER_SIZE, StoredSegment};
 use sealed::{MAX_MORE, seal, unseal};
 

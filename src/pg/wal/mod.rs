@@ -9,6 +9,8 @@ mod capture;
 mod decode;
 mod event;
 mod facts;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod header;
 mod heap;
 mod image;
@@ -16,7 +18,7 @@ mod open;
 mod page;
 mod record;
 mod search;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod synthetic;
 mod unfinished;
 mod walk;
