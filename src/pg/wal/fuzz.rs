@@ -2,8 +2,8 @@
 
 use super::synthetic::Synthetic;
 use super::{
-    ClassRow, Event, Extent, Interest, Row, RowChange, Seen, SegmentFacts, SegmentHeader, WalFormat, Walk, Watching,
-    is_invalid_database,
+    ClassRow, Event, Extent, Interest, Row, RowChange, Seen, SegmentFacts, SegmentHeader, WalFormat, Walk,
+    Watching, is_invalid_database,
 };
 use crate::pg::names::SegmentName;
 use crate::pg::oid::Oid;
@@ -46,6 +46,8 @@ fn watch(header: &SegmentHeader, name: SegmentName, pieces: &[&[u8]]) -> Vec<See
         walk.feed(piece);
         seen.extend(walk.seen());
     }
+    // Damage that goes on is told anew behind each look.
+    seen.dedup_by(|next, last| next.event == Event::Lost && last.event == Event::Lost);
     for seen in &seen {
         if let Event::Row { change, .. } = &seen.event {
             rows(change).iter().for_each(|row| {
