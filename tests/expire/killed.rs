@@ -9,6 +9,14 @@ fn with(scene: &Scene, fault: Fault) -> (Outcome, Vec<Call>) {
     run_with_fault(command, fault.under(scene.repo.root()))
 }
 
+/// One scene of its own for each of the calls, counted from 1; four at a time.
+fn at_each(calls: &[Call], check: impl Fn(Scene, usize) + Sync) {
+    let cases: Vec<String> = (1..=calls.len()).map(|n| n.to_string()).collect();
+    for cases in cases.chunks(4) {
+        side_by_side(cases, |n| n, |n| check(Scene::new(), n.parse().expect("a number")));
+    }
+}
+
 #[test]
 fn killed_at_any_change_the_kept_stay_whole_and_the_next_run_ends_as_one_that_was_not() {
     let undisturbed = Scene::new();
@@ -17,26 +25,18 @@ fn killed_at_any_change_the_kept_stay_whole_and_the_next_run_ends_as_one_that_wa
     let expected = state(&undisturbed.repo);
     let deleted = calls.iter().filter(|call| call.name.starts_with("unlink")).count();
     assert!(deleted > 20 && calls.iter().any(|call| call.name == "rmdir"), "{calls:#?}");
-    let cases: Vec<String> = (1..=calls.len()).map(|n| n.to_string()).collect();
-    for cases in cases.chunks(4) {
-        side_by_side(
-            cases,
-            |n| n,
-            |n| {
-                let (scene, n) = (Scene::new(), n.parse().expect("a number"));
-                let (outcome, _) = with(&scene, Fault::kill_at(n));
-                let what = format!("killed before {:?}", calls[n - 1]);
-                assert_eq!(outcome.code, None, "{what}: {outcome}");
-                scene.expect_kept(&what);
-                let verified = run(&mut scene.repo.pgark(&["verify"]));
-                assert_eq!(verified.code, Some(0), "{what}, whose lease tells: {verified}");
-                scene.expire();
-                assert_eq!(state(&scene.repo), expected, "{what}");
-                let verified = run(&mut scene.repo.pgark(&["verify"]));
-                assert_eq!(verified.code, Some(0), "{what}: {verified}");
-            },
-        );
-    }
+    at_each(&calls, |scene, n| {
+        let (outcome, _) = with(&scene, Fault::kill_at(n));
+        let what = format!("killed before {:?}", calls[n - 1]);
+        assert_eq!(outcome.code, None, "{what}: {outcome}");
+        scene.expect_kept(&what);
+        let verified = run(&mut scene.repo.pgark(&["verify"]));
+        assert_eq!(verified.code, Some(0), "{what}, whose lease tells: {verified}");
+        scene.expire();
+        assert_eq!(state(&scene.repo), expected, "{what}");
+        let verified = run(&mut scene.repo.pgark(&["verify"]));
+        assert_eq!(verified.code, Some(0), "{what}: {verified}");
+    });
 }
 
 #[test]
@@ -44,22 +44,14 @@ fn when_a_change_fails_it_says_so_and_the_next_run_ends_as_one_where_none_did() 
     let undisturbed = Scene::new();
     let (_, calls) = with(&undisturbed, Fault::none());
     let expected = state(&undisturbed.repo);
-    let cases: Vec<String> = (1..=calls.len()).map(|n| n.to_string()).collect();
-    for cases in cases.chunks(4) {
-        side_by_side(
-            cases,
-            |n| n,
-            |n| {
-                let (scene, n) = (Scene::new(), n.parse().expect("a number"));
-                let (outcome, _) = with(&scene, Fault::fail_at(n, Errno::IO));
-                let what = format!("failed at {:?}: {outcome}", calls[n - 1]);
-                assert!([Some(0), Some(6)].contains(&outcome.code), "{what}");
-                scene.expect_kept(&what);
-                scene.expire();
-                assert_eq!(state(&scene.repo), expected, "{what}");
-            },
-        );
-    }
+    at_each(&calls, |scene, n| {
+        let (outcome, _) = with(&scene, Fault::fail_at(n, Errno::IO));
+        let what = format!("failed at {:?}: {outcome}", calls[n - 1]);
+        assert!([Some(0), Some(6)].contains(&outcome.code), "{what}");
+        scene.expect_kept(&what);
+        scene.expire();
+        assert_eq!(state(&scene.repo), expected, "{what}");
+    });
 }
 
 #[test]

@@ -94,16 +94,22 @@ fn a_restore_takes_a_lease_and_gives_it_back_however_it_ends() {
     assert_eq!(scene.repo.matching("/lease/"), Vec::<String>::new());
 }
 
-#[test]
-fn a_repository_that_can_not_be_written_restores_with_a_warning() {
-    let scene = Scene::new();
-    let Some(_mount) = ReadOnly::mount(scene.repo.root()) else { return };
-    let scratch = Scratch::new();
+/// Everything, into `data`; with what was said.
+fn restore_into(scene: &Scene, scratch: &Scratch) -> Outcome {
     let sockets = scratch.make_dir("s");
     let mut command = scene.repo.bootstrap_restore();
     command.arg("-D").arg(scratch.join("data")).arg("--socket-dir").arg(sockets);
     let outcome = run(&mut command);
     assert_eq!(outcome.code, Some(0), "{outcome}");
+    outcome
+}
+
+#[test]
+fn a_repository_that_can_not_be_written_restores_with_a_warning() {
+    let scene = Scene::new();
+    let Some(_mount) = ReadOnly::mount(scene.repo.root()) else { return };
+    let scratch = Scratch::new();
+    let outcome = restore_into(&scene, &scratch);
     assert!(outcome.stderr.contains("nothing keeps `pgark expire`"), "{outcome}");
     assert!(outcome.stderr.contains("Read-only file system"), "{outcome}");
     Cluster::adopt(&scratch.join("data")).assert_content(&scene.facts.end);
@@ -125,11 +131,7 @@ fn in_a_repository_of_another_user_nothing_is_left() {
     }
     let before = scene.repo.list();
     let scratch = Scratch::new();
-    let sockets = scratch.make_dir("s");
-    let mut command = scene.repo.bootstrap_restore();
-    command.arg("-D").arg(scratch.join("data")).arg("--socket-dir").arg(sockets);
-    let outcome = run(&mut command);
-    assert_eq!(outcome.code, Some(0), "{outcome}");
+    let outcome = restore_into(&scene, &scratch);
     assert!(outcome.stderr.contains("belongs to another user"), "{outcome}");
     drop(Cluster::adopt(&scratch.join("data")));
     assert_eq!(scene.repo.list(), before);
