@@ -96,7 +96,7 @@ fn checks(sheet: &mut Sheet, looks: &[Looks]) {
 }
 
 /// The worst of each thing.
-fn findings(looks: &Looks, check: &CheckRecord) -> impl Iterator<Item = (Labels, f64)> {
+fn findings(looks: &Looks, check: &CheckRecord) -> Vec<(Labels, f64)> {
     let mut worst: BTreeMap<&str, Level> = BTreeMap::new();
     for finding in &check.findings {
         let level = worst.entry(&finding.check).or_insert(finding.level);
@@ -105,7 +105,7 @@ fn findings(looks: &Looks, check: &CheckRecord) -> impl Iterator<Item = (Labels,
     let of = |(what, level): (&str, Level)| {
         (looks.with([("host", &check.host), ("check", what)]), f64::from(level.exit_code()))
     };
-    worst.into_iter().map(of).collect::<Vec<_>>().into_iter()
+    worst.into_iter().map(of).collect()
 }
 
 /// A metric of the newest verification of each scope.
