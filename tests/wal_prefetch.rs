@@ -122,6 +122,12 @@ fn kill(pid: i32) {
     assert!(matches!(killed, Ok(()) | Err(Errno::SRCH)), "{killed:?}");
 }
 
+/// A process that is just ending has no command line any more, and holds its lock for a moment yet.
+fn kill_and_wait(pid: i32) {
+    kill(pid);
+    wait_for("a killed prefetcher to be gone", String::new, || !is_running(pid));
+}
+
 #[test]
 fn what_is_ready_is_delivered_by_rename_and_without_the_repository() {
     let waiting = Waiting::with(6, "prefetch = 3");
@@ -158,8 +164,7 @@ fn bytes_and_the_last_segment_bound_the_window() {
     let names = &waiting.names;
     waiting.ask(&names[0]);
     waiting.wait_ready(&names[1..3]);
-    prefetchers(&waiting.server).into_iter().for_each(kill);
-    waiting.server.wait_for("it to be killed", || prefetchers(&waiting.server).is_empty());
+    prefetchers(&waiting.server).into_iter().for_each(kill_and_wait);
     let last = ["--last-segment", names[1].as_str()];
     run(waiting.fetch(&names[0]).args(last)).succeeds();
     waiting.wait_ready(&names[1..2]);
@@ -298,8 +303,7 @@ fn what_a_killed_prefetcher_left_is_removed_when_a_promoted_server_archives_its_
     let waiting = Waiting::with(4, "");
     waiting.ask(&waiting.names[0]);
     waiting.wait_ready(&waiting.names[1..]);
-    prefetchers(&waiting.server).into_iter().for_each(kill);
-    waiting.server.wait_for("it to be killed", || prefetchers(&waiting.server).is_empty());
+    prefetchers(&waiting.server).into_iter().for_each(kill_and_wait);
     let history = "1\t0/5000000\tno recovery target specified\n";
     waiting.scene.repo.scratch().write("00000002.history", history);
     let file = waiting.scene.repo.scratch().join("00000002.history");

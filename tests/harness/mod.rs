@@ -59,7 +59,7 @@ pub use run::{
     wal_push,
 };
 pub use schema::assert_matches_schema;
-pub use scratch::Scratch;
+pub use scratch::{Scratch, is_running};
 pub use verify::{Content, assert_same, listing};
 
 pub use rustix::io::Errno;
