@@ -25,7 +25,8 @@
 //! restored.assert_sound(); restored.assert_checksums();          // PostgreSQL's own checkers
 //! ```
 //!
-//! Killing or failing the n-th system call: `faults.rs`. Full, read-only and missing disks: `mounts.rs`.
+//! Killing or failing the n-th system call: `faults.rs`; which of many n: `moments.rs`. Full, read-only and missing
+//! disks: `mounts.rs`. Disks that lose their power: `lossy_disk.rs`.
 //! `PGARK_TEST_BINDIR` chooses another PostgreSQL, `PGARK_TEST_KEEP` keeps the directories of a test.
 
 // Each test binary compiles the whole harness and uses a part of it.
@@ -37,6 +38,8 @@ mod faults;
 mod generator;
 mod host;
 mod load;
+mod lossy_disk;
+mod moments;
 mod mounts;
 mod repo;
 mod run;
@@ -52,6 +55,8 @@ pub use faults::{Call, Fault, run_with_fault};
 pub use generator::Generator;
 pub use host::{command, is_root, pg_command, pg_major, server_user};
 pub use load::Load;
+pub use lossy_disk::{Journal, LossyDisk};
+pub use moments::{Seed, moments};
 pub use mounts::{ReadOnly, SmallDisk};
 pub use repo::{Damage, TestRepo, damage_file};
 pub use run::{

@@ -7,11 +7,13 @@
 //! let repo = TestRepo::at(Scratch::new(), disk.path().join("repo"));
 //! ```
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::host::{is_root, server_user};
 use super::scratch::Scratch;
+use super::wait_for;
 
 /// A file system in memory of a given size, owned by the server's user.
 pub struct SmallDisk {
@@ -56,12 +58,27 @@ impl ReadOnly {
     }
 }
 
-struct Mount(PathBuf);
+pub(super) struct Mount(PathBuf);
 
 impl Mount {
-    fn make(mut command: Command, mount_point: &Path) -> Option<Self> {
+    pub(super) fn make(mut command: Command, mount_point: &Path) -> Option<Self> {
         run_mount(command.arg(mount_point))?;
         Some(Self(mount_point.to_path_buf()))
+    }
+
+    /// Unmounts for good when this returns, which takes until nobody works there any more.
+    pub(super) fn end(self) {
+        let said = RefCell::new(String::new());
+        wait_for(
+            &format!("{} to be unmounted", self.0.display()),
+            || said.borrow().clone(),
+            || {
+                let output = Command::new("umount").arg(&self.0).output().expect("start umount");
+                *said.borrow_mut() = String::from_utf8_lossy(&output.stderr).into_owned();
+                output.status.success()
+            },
+        );
+        std::mem::forget(self);
     }
 }
 
@@ -76,7 +93,7 @@ impl Drop for Mount {
 }
 
 /// `None`, and a reason on standard error, where this machine does not let us mount.
-fn run_mount(command: &mut Command) -> Option<()> {
+pub(super) fn run_mount(command: &mut Command) -> Option<()> {
     if !is_root() {
         eprintln!("skipped: this test mounts a file system, which needs root");
         return None;
