@@ -2,21 +2,21 @@
 //! there and whole, what is visible is whole, and the next run succeeds.
 //!
 //! The cut comes at each change that a program makes, or at a random moment while many are at work. What a disk loses
-//! of what it was sent is not tried here. `docs/crash-tests.md`.
+//! of what it was sent is not tried here.
 
 mod harness;
 mod wal;
 
-//#[path = "power_cut/backups.rs"]
-//mod backups;
-//#[path = "power_cut/expiring.rs"]
-//mod expiring;
+#[path = "power_cut/backups.rs"]
+mod backups;
+#[path = "power_cut/expiring.rs"]
+mod expiring;
 #[path = "power_cut/pushes.rs"]
 mod pushes;
-//#[path = "power_cut/restores.rs"]
-//mod restores;
-//#[path = "power_cut/working.rs"]
-//mod working;
+#[path = "power_cut/restores.rs"]
+mod restores;
+#[path = "power_cut/working.rs"]
+mod working;
 
 use harness::*;
 
@@ -45,6 +45,10 @@ impl Powered {
     fn cut(&mut self) {
         self.disk.lose_power(Journal::Lost);
         self.disk.restart();
+    }
+
+    fn has_backup(&self, label: &str) -> bool {
+        self.repo.matching("/backup/").iter().any(|key| key.ends_with(&format!("/{label}/backup.json")))
     }
 
     /// Everything that a header names is there and whole, and so is the WAL.

@@ -1,0 +1,200 @@
+//! Cuts at random moments while a server archives, a receiver streams, and others push: all that was acknowledged
+//! is there, be it by an exit code, by the server's own notes or by the position that the receiver reported.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::Powered;
+use crate::harness::*;
+use crate::wal::*;
+
+const SEGMENT: u64 = 1 << 20;
+
+/// Pushers of segments that no other has; two of them each, at the same time.
+struct Pushers {
+    server: ServerDir,
+    next: AtomicU64,
+    acknowledged: Mutex<BTreeMap<String, Vec<u8>>>,
+}
+
+impl Pushers {
+    fn new() -> Self {
+        Self { server: ServerDir::new(), next: AtomicU64::new(0x4000), acknowledged: Mutex::default() }
+    }
+
+    /// A new segment after the other until it is told to stop.
+    fn work(&self, repo: &TestRepo, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let name = format!("00000001{:08X}{:08X}", number / 4096, number % 4096);
+            let path = self.server.path().join("pg_wal").join(&name);
+            synthetic_segment(&path, SEGMENT, number, |file| {
+                let mut some = std::io::Read::take(noise(), (number % 7) * 10_000);
+                std::io::copy(&mut some, file).expect("written");
+            });
+            own(&path);
+            let push = || {
+                let mut command = self.server.push_command(repo, &name);
+                command.stderr(Stdio::null()).spawn().expect("start wal-push")
+            };
+            let succeeded =
+                [push(), push()].map(|mut child: Child| child.wait().expect("waited for").success());
+            let content = fs::read(&path).expect("read");
+            if succeeded.contains(&true) {
+                self.acknowledged.lock().expect("no panic").insert(name, content);
+            }
+            fs::remove_file(path).expect("removed");
+        }
+    }
+
+    #[track_caller]
+    fn expect_stored(&self, repo: &TestRepo) {
+        for (name, content) in &*self.acknowledged.lock().expect("no panic") {
+            let there = stored(repo, name);
+            assert!(there.contains(content), "{name} was acknowledged, and {} are there", there.len());
+        }
+    }
+}
+
+/// A server with a slot and a load, and the receiver.
+struct Working {
+    powered: Powered,
+    server: Cluster,
+    /// Where streaming began.
+    first: u64,
+}
+
+impl Working {
+    fn start(powered: Powered) -> Self {
+        let builder = Cluster::builder().wal_segment_mib(1).set("wal_keep_size", "4GB");
+        let server = builder.archive_to(&powered.repo).start();
+        let mut create = powered.repo.program("wal-receive");
+        create.arg("--spool").arg(powered.disk.path().join("spool")).envs(server.env());
+        run(create.arg("--create-slot-only")).succeeds();
+        server.pgbench_init(1);
+        let mut working = Self { powered, server, first: 0 };
+        working.first = working.flushed();
+        working
+    }
+
+    fn receive(&self, synchronous: bool) -> Child {
+        let mut command = self.powered.repo.std_program("wal-receive");
+        command.arg("--spool").arg(self.powered.disk.path().join("spool")).envs(self.server.env());
+        if synchronous {
+            command.arg("--synchronous");
+        }
+        command.stderr(Stdio::null()).spawn().expect("start wal-receive")
+    }
+
+    /// What the receiver last said to be safe: the slot keeps it (walsender.c, PhysicalConfirmReceivedLocation).
+    fn flushed(&self) -> u64 {
+        let lsn = "select restart_lsn - '0/0'::pg_lsn from pg_replication_slots";
+        self.server.psql(lsn).parse().expect("a number of bytes")
+    }
+
+    /// What the server believes to be archived.
+    fn archived(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.server.data_dir().join("pg_wal/archive_status")).expect("list");
+        let names = entries.map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned());
+        let mut names: Vec<String> =
+            names.filter_map(|name| name.strip_suffix(".done").map(str::to_owned)).collect();
+        names.retain(|name| name.len() == 24);
+        names
+    }
+
+    fn wal(&self, name: &str) -> Vec<u8> {
+        fs::read(self.server.data_dir().join("pg_wal").join(name)).expect("the server still has it")
+    }
+
+    /// All WAL up to there is in the repository or, if that counts, in the spool.
+    #[track_caller]
+    fn expect_covered(&self, up_to: u64, spool_counts: bool) {
+        let mut start = self.first - self.first % SEGMENT;
+        while start < up_to {
+            let name = format!("00000001{:08X}{:08X}", start >> 32, (start & 0xFFFF_FFFF) / SEGMENT);
+            let wanted = usize::try_from(SEGMENT.min(up_to - start)).expect("a size");
+            let mut copies = stored(&self.powered.repo, &name);
+            if spool_counts {
+                copies.extend(spooled(&self.powered.disk.path().join("spool"), &name));
+            }
+            let wal = self.wal(&name);
+            assert!(
+                copies.iter().any(|copy| copy.len() >= wanted && copy[..wanted] == wal[..wanted]),
+                "of {name} {wanted} bytes were reported as flushed, and there are {:?}",
+                copies.iter().map(Vec::len).collect::<Vec<_>>()
+            );
+            start += SEGMENT;
+        }
+    }
+}
+
+/// What the repository has of a segment, whole or as far as it was streamed.
+fn stored(repo: &TestRepo, name: &str) -> Vec<Vec<u8>> {
+    let keys = repo.matching(&format!("/{name}"));
+    let keys = keys.iter().filter(|key| key.ends_with(".zst"));
+    keys.map(|key| unzstd(repo, key)).collect()
+}
+
+fn spooled(spool: &Path, name: &str) -> Vec<Vec<u8>> {
+    let entries = walkdir::WalkDir::new(spool).into_iter().map(|entry| entry.expect("an entry"));
+    let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(name));
+    ours.map(|entry| fs::read(entry.path()).expect("read")).collect()
+}
+
+fn kill(mut child: Child) {
+    child.kill().expect("killed");
+    child.wait().expect("waited for");
+}
+
+#[test]
+fn all_that_was_acknowledged_at_any_moment_outlives_a_cut() {
+    let Some(powered) = Powered::new(512) else { return };
+    let mut seed = Seed::new("cuts at work");
+    let rounds = if std::env::var("PGARK_TEST_EVERY").is_ok() { 20 } else { 3 };
+    let mut working = Working::start(powered);
+    let pushers = Pushers::new();
+    for round in 0..rounds {
+        let synchronous = round % 2 == 0;
+        let receiver = working.receive(synchronous);
+        let load = working.server.pgbench_in_background(&["-c", "2"]);
+        let (stop, before) = (AtomicBool::new(false), working.flushed());
+        let (archived, flushed) = std::thread::scope(|scope| {
+            let pushing: Vec<_> =
+                (0..2).map(|_| scope.spawn(|| pushers.work(&working.powered.repo, &stop))).collect();
+            working.server.wait_for("the receiver to report", || working.flushed() > before);
+            std::thread::sleep(Duration::from_millis(seed.below(1500)));
+            let journal = if seed.below(4) == 0 { Journal::Written } else { Journal::Lost };
+            working.powered.disk.lose_power(journal);
+            stop.store(true, Ordering::Relaxed);
+            pushing.into_iter().for_each(|thread| thread.join().expect("no panic"));
+            drop(load);
+            kill(receiver);
+            working.server.wait_sql("select count(*) from pg_stat_replication", "0");
+            (working.archived(), working.flushed())
+        });
+        working.powered.disk.restart();
+        pushers.expect_stored(&working.powered.repo);
+        for name in archived {
+            let copies = stored(&working.powered.repo, &name);
+            assert!(copies.contains(&working.wal(&name)), "{name} is archived, the server says");
+        }
+        // The next mode stores what this one left, so that each is looked at on its own.
+        working.expect_covered(flushed, synchronous || round > 0);
+        let head = run(&mut working.powered.repo.pgark(&["init"]));
+        head.succeeds();
+    }
+    let receiver = working.receive(false);
+    let last = working.server.archive_everything();
+    working
+        .server
+        .wait_for("the receiver to store the rest", || !stored(&working.powered.repo, &last).is_empty());
+    kill(receiver);
+    let acknowledged = pushers.acknowledged.lock().expect("no panic").len();
+    assert!(acknowledged > 10, "only {acknowledged} segments were pushed");
+    working.powered.verifies("at last");
+}
