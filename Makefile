@@ -1,9 +1,10 @@
 # `make demo` shows what pgark does; `make test` runs all tests; `make bench` measures pgark beside its peers, and
 # takes arguments as ARGS="backlog --rounds 7". All install what is missing first (as root,
 # on Debian or Ubuntu) or say what to install. `make compose-test` tries the containers of docker/ alone; it is part of
-# `make test` where a Docker engine answers.
+# `make test` where a Docker engine answers. `make majors` runs the core of the tests on every major of PostgreSQL,
+# or on some: MAJORS="16 18"; MAJORS_TESTS=all runs the whole suite there.
 
-.PHONY: bench compose-test demo test
+.PHONY: bench compose-test demo majors test
 
 demo:
 	@scripts/demo.sh
@@ -16,3 +17,6 @@ bench:
 
 compose-test:
 	@PGARK_TEST_DOCKERD=1 cargo test --locked --test compose
+
+majors:
+	@scripts/majors.sh
