@@ -18,7 +18,7 @@ readonly short="
     find                what_was_lost_is_there_just_before_the_moment_that_is_found
     pgfacts             a_backup_chooses_the_files_that_pg_basebackup_chooses
     pgfacts             control_files_agree_with_pg_controldata_whatever_the_cluster_was_doing
-    restore_layouts     segments_of_every_size_are_restored
+    restore_layouts     segments_of_every_size_are_restored_with_page_checksums_and_without
     restore_tablespaces the_source_keeps_every_file_beside_its_clones
     restore_targets     every_kind_of_target_brings_back_what_was_there
     restore_timelines   a_restored_standby_follows_its_primary

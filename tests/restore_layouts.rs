@@ -70,15 +70,25 @@ fn append(path: &Path, line: &str) {
 }
 
 #[test]
-fn segments_of_every_size_are_restored() {
-    let cases = [("one", 1), ("sixteen", 16), ("sixty-four", 64)];
+fn segments_of_every_size_are_restored_with_page_checksums_and_without() {
+    let cases = [
+        ("one", 1, true),
+        ("without checksums", 1, false),
+        ("sixteen", 16, true),
+        ("sixty-four", 64, true),
+        ("one gibibyte", 1024, true),
+    ];
     side_by_side(
         &cases,
         |case| case.0,
-        |(_, mebibytes)| {
+        |(_, mebibytes, checksums)| {
             let repo = TestRepo::init();
-            let builder = Cluster::builder().archive_to(&repo).wal_segment_mib(*mebibytes);
-            let source = builder.set("min_wal_size", format!("{}MB", mebibytes * 2)).start();
+            let builder =
+                Cluster::builder().archive_to(&repo).wal_segment_mib(*mebibytes).checksums(*checksums);
+            let builder =
+                builder.set("min_wal_size", format!("{}MB", mebibytes * 2)).set("wal_init_zero", "off");
+            let source = builder.set("max_wal_size", format!("{}MB", mebibytes * 4)).start();
+            let size = source.psql("show wal_segment_size");
             source.psql("create table t as select a, md5(a::text) from generate_series(1, 1000) a");
             run(&mut repo.basebackup(&source)).succeeds();
             source.psql("insert into t select a, md5(a::text) from generate_series(1001, 30000) a");
@@ -88,9 +98,13 @@ fn segments_of_every_size_are_restored() {
             let scratch = Scratch::new();
             let restored = repo.restore(&scratch, "data", &["--target-lsn", &lsn, "--exclusive"]);
             restored.assert_content(&content);
-            assert_eq!(restored.psql("show wal_segment_size"), format!("{mebibytes}MB"));
+            assert_eq!(restored.psql("show wal_segment_size"), size);
+            assert_eq!(restored.psql("show data_checksums"), if *checksums { "on" } else { "off" });
             restored.assert_sound();
-            restored.assert_checksums();
+            if *checksums {
+                restored.assert_checksums();
+            }
+            run(&mut repo.pgark(&["verify"])).succeeds();
         },
     );
 }
