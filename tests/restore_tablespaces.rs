@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use harness::*;
+use pgark::pg::version::PgMajor;
 
 /// A source with a backup, whose tablespaces come and go afterwards.
 struct Source {
@@ -143,7 +144,9 @@ fn refusals(source: &Source) {
     let data = scratch.join("data");
     let [kept, doomed] = ["kept", "doomed"].map(|name| mapping(name, &scratch.join(name)));
     let occupied = scratch.make_dir("occupied");
-    scratch.make_dir("occupied/PG_15_202209061");
+    let version = PgMajor::try_from(pg_major()).expect("supported").tablespace_directory();
+    scratch.make_dir(Path::new("occupied").join(&version));
+    let not_empty = format!("{version} is a tablespace in use here");
     let inside = mapping("kept", &data.join("kept"));
     let together = mapping("kept", &scratch.join("doomed"));
     let in_use = mapping("kept", &source.cluster.tablespace_dir("late"));
@@ -167,7 +170,7 @@ fn refusals(source: &Source) {
             &["could not put tablespace kept at", "--tablespace-map kept="],
         ),
         ("onto the source's", both(&in_use), &["is a tablespace in use here"]),
-        ("onto what is not empty", both(&full), &["PG_15_202209061 is a tablespace in use here"]),
+        ("onto what is not empty", both(&full), &[&not_empty]),
         ("into the data directory", both(&inside), &["the data directory is"]),
         ("both to one place", both(&together), &["tablespace", "goes there"]),
         (
@@ -196,7 +199,7 @@ fn refusals(source: &Source) {
         assert!(!data.exists(), "{name}: something was written");
         assert!(!scratch.join("kept").exists() && !scratch.join("doomed").exists(), "{name}");
     }
-    let foreign = scratch.write("occupied/PG_15_202209061/precious", "x");
+    let foreign = scratch.write(Path::new("occupied").join(&version).join("precious"), "x");
     assert!(foreign.exists());
 }
 
