@@ -8,6 +8,8 @@ mod wal;
 #[allow(dead_code)]
 #[path = "wal_fetch/scene.rs"]
 mod scene;
+#[path = "wal_fetch/waiting.rs"]
+mod waiting;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -18,115 +20,7 @@ use harness::*;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use scene::*;
-
-/// A server in recovery that asks for nothing itself: the tests ask in its place.
-struct Waiting {
-    scene: Scene,
-    server: Cluster,
-    /// The archived segments.
-    names: Vec<String>,
-}
-
-impl Waiting {
-    fn with(segments: usize, settings: &str) -> Self {
-        Self::in_scene(Scene::new(), segments, settings)
-    }
-
-    fn in_scene(scene: Scene, segments: usize, settings: &str) -> Self {
-        scene.repo.configure(settings);
-        let restored = scene.standby();
-        restored.set("restore_command = 'false'");
-        scene.write_segments(segments);
-        let keys = scene.repo.matching("wal/00000001/");
-        let mut names: Vec<String> = keys.iter().map(|key| Scene::name(key)).collect();
-        names.dedup();
-        names.retain(|name| scene.repo.matching(&format!("{name}.zst")).len() == 1);
-        let server = restored.spawn();
-        server.wait_for_log("entering standby mode");
-        Self { scene, server, names }
-    }
-
-    fn repo(&self) -> &TestRepo {
-        &self.scene.repo
-    }
-
-    fn target(&self) -> PathBuf {
-        self.server.data_dir().join("pg_wal/ASKED")
-    }
-
-    fn fetch(&self, file: &str) -> assert_cmd::Command {
-        let mut fetch = self.repo().wal_fetch(&self.server.data_dir());
-        fetch.args(["-v", file, "pg_wal/ASKED"]);
-        fetch
-    }
-
-    /// Asks as the server would, and answers whether it was ready.
-    #[track_caller]
-    fn ask(&self, name: &str) -> bool {
-        let outcome = run(&mut self.fetch(name));
-        let was_ready = outcome.stderr.contains(&format!("{name} was ready"));
-        outcome.succeeds();
-        let delivered = fs::read(self.target()).expect("delivered");
-        let object = self.repo().root().join(self.repo().only(&format!("{name}.zst")));
-        let stored = command("zstd").arg("-dc").arg(object).output().expect("run zstd: apt-get install zstd");
-        assert!(delivered == stored.stdout, "{name} is not what is stored");
-        was_ready
-    }
-
-    fn wait_ready(&self, names: &[String]) {
-        self.server.wait_for(&format!("{names:?} to be ready"), || ready(&self.server) == names);
-    }
-
-    fn wait_gone(&self) {
-        self.server.wait_for("the prefetcher to end", || prefetchers(&self.server).is_empty());
-        assert_eq!(directories(&self.server.data_dir().join("pg_wal/pgark.spool")), Vec::<PathBuf>::new());
-    }
-}
-
-fn directories(spool: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(spool) else { return Vec::new() };
-    entries.map(|entry| entry.expect("entry").path()).filter(|path| path.is_dir()).collect()
-}
-
-/// The segments that are ready, in pg_wal.
-fn ready(server: &Cluster) -> Vec<String> {
-    ready_in(&server.data_dir().join("pg_wal/pgark.spool"))
-}
-
-fn ready_in(spool: &Path) -> Vec<String> {
-    let names = directories(spool).into_iter().filter_map(|directory| fs::read_dir(directory).ok());
-    let names = names.flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| name.len() == 24).collect();
-    names.sort();
-    names
-}
-
-/// The prefetchers of a server.
-fn prefetchers(server: &Cluster) -> Vec<i32> {
-    let inside = |pid: &i32| {
-        let cwd = fs::read_link(format!("/proc/{pid}/cwd"));
-        cwd.is_ok_and(|cwd| cwd == server.data_dir())
-            && command_line(*pid).contains(&"--prefetch".to_string())
-    };
-    let entries = fs::read_dir("/proc").expect("read /proc");
-    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter(inside).collect()
-}
-
-fn command_line(pid: i32) -> Vec<String> {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    bytes.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned()).collect()
-}
-
-fn kill(pid: i32) {
-    let killed = kill_process(Pid::from_raw(pid).expect("a pid"), Signal::KILL);
-    assert!(matches!(killed, Ok(()) | Err(Errno::SRCH)), "{killed:?}");
-}
-
-/// A process that is just ending has no command line any more, and holds its lock for a moment yet.
-fn kill_and_wait(pid: i32) {
-    kill(pid);
-    wait_for("a killed prefetcher to be gone", String::new, || !is_running(pid));
-}
+use waiting::*;
 
 #[test]
 fn what_is_ready_is_delivered_by_rename_and_without_the_repository() {
