@@ -9,6 +9,8 @@ mod wal;
 
 #[path = "power_cut/backups.rs"]
 mod backups;
+#[path = "wal_receive/coverage.rs"]
+mod coverage;
 #[path = "power_cut/expiring.rs"]
 mod expiring;
 #[path = "power_cut/pushes.rs"]

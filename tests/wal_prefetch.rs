@@ -13,12 +13,10 @@ mod waiting;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Child;
 
 use harness::*;
-use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process};
 use scene::*;
 use waiting::*;
 

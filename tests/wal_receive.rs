@@ -6,6 +6,10 @@ mod harness;
 mod access;
 #[path = "wal_receive/acknowledged.rs"]
 mod acknowledged;
+#[path = "wal_receive/coverage.rs"]
+mod coverage;
+#[path = "wal_receive/failing.rs"]
+mod failing;
 #[path = "wal_receive/following.rs"]
 mod following;
 #[path = "wal_receive/losing.rs"]

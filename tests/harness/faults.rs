@@ -20,7 +20,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -147,7 +147,16 @@ impl Fault {
 }
 
 /// Runs a program to its end, or to the fault, and tells which of the counted calls it came to, in order.
-pub fn run_with_fault(mut command: Command, fault: Fault) -> (Outcome, Vec<Call>) {
+pub fn run_with_fault(command: Command, fault: Fault) -> (Outcome, Vec<Call>) {
+    run_with_fault_for(command, fault, None)
+}
+
+/// The same; after this time a program that does not end by itself gets SIGTERM.
+pub fn run_with_fault_for(
+    mut command: Command,
+    fault: Fault,
+    life: Option<Duration>,
+) -> (Outcome, Vec<Call>) {
     let shown = format!("{command:?}");
     let scratch = Scratch::new();
     let file = |name: &str| File::create(scratch.join(name)).expect("make a file for the output");
@@ -165,7 +174,7 @@ pub fn run_with_fault(mut command: Command, fault: Fault) -> (Outcome, Vec<Call>
     let mut child = command.spawn().unwrap_or_else(|error| panic!("start {shown}: {error}"));
     // Closes our copy of the child's end, so that the supervisor sees the end if there is no child.
     drop(command);
-    let status = wait_with_deadline(&mut child, &shown);
+    let status = wait_with_deadline(&mut child, &shown, life);
     // The supervisor may outlive the program, to serve what that left running (a server, say).
     drop(supervisor);
     let read =
@@ -175,17 +184,21 @@ pub fn run_with_fault(mut command: Command, fault: Fault) -> (Outcome, Vec<Call>
     (outcome, calls)
 }
 
-fn wait_with_deadline(child: &mut Child, shown: &str) -> ExitStatus {
+fn wait_with_deadline(child: &mut Child, shown: &str, life: Option<Duration>) -> ExitStatus {
     let deadline = Instant::now() + PATIENCE;
+    let mut leave = life.map(|life| Instant::now() + life);
     loop {
         if let Some(status) = child.try_wait().expect("wait for the program") {
             return status;
+        }
+        if leave.take_if(|leave| Instant::now() > *leave).is_some() {
+            signal(i32::try_from(child.id()).expect("a pid"), Signal::TERM);
         }
         if Instant::now() > deadline {
             child.kill().expect("kill the program");
             panic!("{shown} did not end in {PATIENCE:?}");
         }
-        std::thread::sleep(std::time::Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -51,7 +51,7 @@ mod verify;
 
 pub use builder::{ClusterBuilder, StandbyBuilder, free_port};
 pub use cluster::{Cluster, Stop};
-pub use faults::{Call, Fault, run_with_fault};
+pub use faults::{Call, Fault, run_with_fault, run_with_fault_for};
 pub use generator::Generator;
 pub use host::{command, is_root, pg_command, pg_major, server_user};
 pub use load::Load;

@@ -3,17 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::Powered;
+use crate::coverage::*;
 use crate::harness::*;
 use crate::wal::*;
-
-const SEGMENT: u64 = 1 << 20;
 
 /// Pushers of segments that no other has; two of them each, at the same time.
 struct Pushers {
@@ -91,10 +89,8 @@ impl Working {
         command.stderr(Stdio::null()).spawn().expect("start wal-receive")
     }
 
-    /// What the receiver last said to be safe: the slot keeps it (walsender.c, PhysicalConfirmReceivedLocation).
     fn flushed(&self) -> u64 {
-        let lsn = "select restart_lsn - '0/0'::pg_lsn from pg_replication_slots";
-        self.server.psql(lsn).parse().expect("a number of bytes")
+        flushed(&self.server, "pgark")
     }
 
     /// What the server believes to be archived.
@@ -110,40 +106,6 @@ impl Working {
     fn wal(&self, name: &str) -> Vec<u8> {
         fs::read(self.server.data_dir().join("pg_wal").join(name)).expect("the server still has it")
     }
-
-    /// All WAL up to there is in the repository or, if that counts, in the spool.
-    #[track_caller]
-    fn expect_covered(&self, up_to: u64, spool_counts: bool) {
-        let mut start = self.first - self.first % SEGMENT;
-        while start < up_to {
-            let name = format!("00000001{:08X}{:08X}", start >> 32, (start & 0xFFFF_FFFF) / SEGMENT);
-            let wanted = usize::try_from(SEGMENT.min(up_to - start)).expect("a size");
-            let mut copies = stored(&self.powered.repo, &name);
-            if spool_counts {
-                copies.extend(spooled(&self.powered.disk.path().join("spool"), &name));
-            }
-            let wal = self.wal(&name);
-            assert!(
-                copies.iter().any(|copy| copy.len() >= wanted && copy[..wanted] == wal[..wanted]),
-                "of {name} {wanted} bytes were reported as flushed, and there are {:?}",
-                copies.iter().map(Vec::len).collect::<Vec<_>>()
-            );
-            start += SEGMENT;
-        }
-    }
-}
-
-/// What the repository has of a segment, whole or as far as it was streamed.
-fn stored(repo: &TestRepo, name: &str) -> Vec<Vec<u8>> {
-    let keys = repo.matching(&format!("/{name}"));
-    let keys = keys.iter().filter(|key| key.ends_with(".zst"));
-    keys.map(|key| unzstd(repo, key)).collect()
-}
-
-fn spooled(spool: &Path, name: &str) -> Vec<Vec<u8>> {
-    let entries = walkdir::WalkDir::new(spool).into_iter().map(|entry| entry.expect("an entry"));
-    let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(name));
-    ours.map(|entry| fs::read(entry.path()).expect("read")).collect()
 }
 
 fn kill(mut child: Child) {
@@ -183,8 +145,9 @@ fn all_that_was_acknowledged_at_any_moment_outlives_a_cut() {
             let copies = stored(&working.powered.repo, &name);
             assert!(copies.contains(&working.wal(&name)), "{name} is archived, the server says");
         }
-        // The next mode stores what this one left, so that each is looked at on its own.
-        working.expect_covered(flushed, synchronous || round > 0);
+        let spool = working.powered.disk.path().join("spool");
+        let spool = synchronous.then_some(spool.as_path());
+        expect_covered(&working.server, &working.powered.repo, spool, working.first..flushed);
         let head = run(&mut working.powered.repo.pgark(&["init"]));
         head.succeeds();
     }
