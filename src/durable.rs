@@ -5,10 +5,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{Access, CWD, RenameFlags, access, renameat_with};
 use rustix::io::Errno;
 
 use crate::error::{Error, IoContext, Result};
@@ -28,23 +28,23 @@ pub fn parent(file: &Path) -> &Path {
     }
 }
 
-/// Creates `dir` and whatever is missing above it, and makes each new name durable.
+/// Creates `dir` and whatever is missing above it, and makes the names durable, also of what was there: another
+/// process may have created that and died before its own fsync, as one of an earlier run or in a race with us.
 ///
-/// Every directory is fsynced from the deepest up to the parent of the first that existed, also when
-/// another process won the race to create it: that process may die before its own fsync.
+/// Every directory is fsynced from the deepest up to the first in which we can't have created anything: it is on
+/// another file system, or not ours to write to.
 pub fn create_dir_all(dir: &Path) -> Result<()> {
-    let missing: Vec<&Path> = dir.ancestors().take_while(|path| !path.exists()).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
     fs::create_dir_all(dir).doing(|| format!("create directory {}", dir.display()))?;
-    for created in missing {
-        sync_dir(created)?;
-        if let Some(parent) = created.parent() {
-            sync_dir(parent)?;
-        }
-    }
-    Ok(())
+    let device = dir.metadata().doing(|| format!("look at {}", dir.display()))?.dev();
+    let here = |above| if above == Path::new("") { Path::new(".") } else { above };
+    let above = dir.ancestors().map(here);
+    above.take_while(|above| *above == dir || may_hold_ours(above, device)).try_for_each(sync_dir)
+}
+
+/// Whether a process of our user can have created an entry in a directory on this file system.
+fn may_hold_ours(directory: &Path, device: u64) -> bool {
+    let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    directory.metadata().is_ok_and(|metadata| metadata.dev() == device) && access(directory, all).is_ok()
 }
 
 /// A file that is being written under a temporary name beside its final one. Dropped without
@@ -198,5 +198,6 @@ mod tests {
         create_dir_all(&deep).expect("created");
         create_dir_all(&deep).expect("again");
         assert!(deep.is_dir());
+        assert!(create_dir_all(Path::new("/proc/self/nothing")).is_err());
     }
 }

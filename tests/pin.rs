@@ -49,3 +49,41 @@ fn a_pin_that_cannot_be_read_is_told_and_not_overlooked() {
     run(&mut repo.pgark(&["pin"])).fails_with(5, "could not read");
     run(&mut repo.pgark(&["unpin", LABEL])).fails_with(5, "could not read");
 }
+
+#[test]
+fn killed_or_failing_at_any_change_a_pin_is_whole_or_not_there_and_can_be_repeated() {
+    let attempt = |repo: &TestRepo, verb: &str, fault: Fault| {
+        let mut command = repo.std_program("pgark");
+        command.args([verb, LABEL]);
+        run_with_fault(command, fault.under(repo.root()))
+    };
+    let pins = |repo: &TestRepo| json(repo, "pin", &[])["pins"].as_array().map_or(0, Vec::len);
+    for verb in ["pin", "unpin"] {
+        let start = || {
+            let repo = TestRepo::golden();
+            if verb == "unpin" {
+                run(&mut repo.pgark(&["pin", LABEL])).succeeds();
+            }
+            repo
+        };
+        let (outcome, calls) = attempt(&start(), verb, Fault::none());
+        outcome.succeeds();
+        for n in 1..=calls.len() {
+            let no_space = Fault::fail_from(n, Errno::NOSPC);
+            for fault in [Fault::kill_at(n), Fault::fail_at(n, Errno::IO), no_space] {
+                let repo = start();
+                let (outcome, _) = attempt(&repo, verb, fault);
+                let what = format!("{verb} at {:?}: {outcome}", calls[n - 1]);
+                assert!([None, Some(0), Some(6)].contains(&outcome.code), "{what}");
+                assert!(outcome.code != Some(6) || outcome.stderr.contains("could not "), "{what}");
+                // What can be read is whole, or this fails.
+                assert!(pins(&repo) <= 1, "{what}");
+                assert!(outcome.code != Some(0) || (pins(&repo) == 1) == (verb == "pin"), "{what}");
+                if (pins(&repo) == 1) != (verb == "pin") {
+                    run(&mut repo.pgark(&[verb, LABEL])).succeeds();
+                }
+                assert_eq!(pins(&repo) == 1, verb == "pin", "{what}");
+            }
+        }
+    }
+}

@@ -65,7 +65,7 @@ impl<'a> Prepared<'a> {
             command.arg("--synchronous");
         }
         let fault = case.fault.clone().under(if case.in_spool { &spool } else { self.repo.root() });
-        let (outcome, calls) = run_with_fault_for(command, fault, Some(Duration::from_secs(3)));
+        let (outcome, calls) = run_with_fault_for(command, fault, Some(Duration::from_secs(2)));
         let what = format!("{}: {outcome}\n{calls:?}", case.name);
         assert!([Some(0), Some(6)].contains(&outcome.code), "{what}");
         let words = ["Input/output error", "No space left on device"];
@@ -83,9 +83,9 @@ impl<'a> Prepared<'a> {
 #[test]
 fn an_error_at_any_change_to_spool_or_repository_leaves_no_gap_and_nothing_was_flushed_that_is_not_there() {
     let server = server();
-    let load = server.pgbench_in_background(&["-c", "2"]);
+    let load = server.pgbench_in_background(&["-c", "2", "-R", "300"]);
     let (cases, env) = (cases(), server.env());
-    for cases in cases.chunks(6) {
+    for cases in cases.chunks(8) {
         let prepared: Vec<Prepared> = cases.iter().map(|case| Prepared::new(&server, case)).collect();
         side_by_side(&prepared, |prepared| &prepared.case.name, |prepared| prepared.fail(&env));
         prepared.iter().for_each(|prepared| prepared.expect_covered(&server));
