@@ -3,8 +3,9 @@
 # on Debian or Ubuntu) or say what to install. `make compose-test` tries the containers of docker/ alone; it is part of
 # `make test` where a Docker engine answers. `make majors` runs the core of the tests on every major of PostgreSQL,
 # or on some: MAJORS="16 18"; MAJORS_TESTS=all runs the whole suite there.
+# `make crash` kills and fails the programs at every change that they make, of which `make test` takes some.
 
-.PHONY: bench compose-test demo majors test
+.PHONY: bench compose-test crash demo majors test
 
 demo:
 	@scripts/demo.sh
@@ -20,3 +21,7 @@ compose-test:
 
 majors:
 	@scripts/majors.sh
+
+crash:
+	@PGARK_TEST_EVERY=1 cargo test --locked --no-fail-fast --test crash --test crash_backup --test crash_names \
+	    --test crash_prefetch --test crash_restore --test disk --test power_cut --test wal_receive
