@@ -23,8 +23,11 @@ struct Case {
     synchronous: bool,
 }
 
+/// What goes wrong from the n-th change on.
+type Kind = fn(usize) -> Fault;
+
 fn cases() -> Vec<Case> {
-    let kinds: [(&str, fn(usize) -> Fault); 3] = [
+    let kinds: [(&str, Kind); 3] = [
         ("error", |n| Fault::fail_at(n, Errno::IO)),
         ("gone", |n| Fault::fail_from(n, Errno::IO)),
         ("full", |n| Fault::fail_from(n, Errno::NOSPC)),
