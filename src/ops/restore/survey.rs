@@ -28,6 +28,8 @@ pub struct CreatedTablespace {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
     pub created: Vec<CreatedTablespace>,
+    /// Replay makes a tablespace inside the data directory.
+    pub in_place: bool,
     pub minimums: Minimums,
     /// Places where the archived WAL is not as PostgreSQL writes it: recovery may not get past them.
     pub damage: Vec<String>,
@@ -43,6 +45,7 @@ pub struct Survey {
 pub fn survey<A: Archive>(archive: &A, choice: &Choice, aim: &Aim, configured: Minimums) -> Result<Survey> {
     let mut survey = Survey {
         created: Vec::new(),
+        in_place: false,
         minimums: configured,
         damage: Vec::new(),
         last_end: None,
@@ -96,10 +99,11 @@ fn last_replayed(choice: &Choice, inclusive: bool) -> Lsn {
 impl Survey {
     fn note(&mut self, facts: &SegmentFacts, replayed: &Replayed) -> Result<()> {
         for change in facts.tablespaces.first.iter().filter(|change| replayed.contains(change.lsn)) {
-            if let TablespaceAction::Created(path) = &change.change
-                // An empty path lies inside the data directory.
-                && !path.as_bytes().is_empty()
-            {
+            let TablespaceAction::Created(path) = &change.change else { continue };
+            // An empty path lies inside the data directory.
+            if path.as_bytes().is_empty() {
+                self.in_place = true;
+            } else {
                 self.created.push(CreatedTablespace { oid: change.oid, path: path.clone(), lsn: change.lsn });
             }
         }
@@ -199,12 +203,16 @@ mod tests {
     #[test]
     fn only_tablespaces_created_between_start_and_stop_count() {
         let all = surveyed(&archive(), Target::Latest);
-        assert_eq!(paths(&all), ["/during", "/after", "/later"]);
+        assert_eq!(
+            (paths(&all), all.in_place),
+            (["/during", "/after", "/later"].map(str::to_owned).to_vec(), true)
+        );
         assert_eq!(all.last_end, Some(second(110)));
         let until = surveyed(&archive(), Target::Time(second(105)));
         assert_eq!(paths(&until), ["/during", "/after"]);
         assert_eq!(until.last_end, Some(second(100)));
-        assert_eq!(paths(&surveyed(&archive(), Target::Immediate)), ["/during"]);
+        let immediate = surveyed(&archive(), Target::Immediate);
+        assert_eq!((paths(&immediate), immediate.in_place), (vec!["/during".to_owned()], false));
     }
 
     #[test]

@@ -216,6 +216,19 @@ fn absent(location: &Path) -> Found {
     }
 }
 
+/// Whether a tablespace of a restored data directory is a directory there and no link (allow_in_place_tablespaces).
+pub fn any_in_place(data: &Path) -> Result<bool> {
+    let links = data.join("pg_tblspc");
+    for entry in fs::read_dir(&links).doing(|| format!("list {}", links.display()))? {
+        let entry = entry.doing(|| format!("list {}", links.display()))?;
+        let kind = entry.file_type().doing(|| format!("look at {}", entry.path().display()))?;
+        if kind.is_dir() && entry.file_name().as_bytes().iter().all(u8::is_ascii_digit) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Refuses a place of a tablespace of the backup. `freed` are the locations that `--replace` empties.
 pub fn check(place: &Assigned, found: &Found, freed: &BTreeSet<PathBuf>) -> Result<()> {
     match found {
@@ -332,6 +345,18 @@ mod tests {
         fs::write(&file, "").expect("written");
         assert!(matches!(look(&file, major()), Ok(Found::Unusable(_))));
         assert!(matches!(look(&file.join("below"), major()), Ok(Found::Unusable(_)) | Err(_)));
+    }
+
+    #[test]
+    fn a_tablespace_in_place_is_a_directory_with_a_number_for_its_name() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let links = dir.path().join("pg_tblspc");
+        fs::create_dir_all(links.join("lost+found")).expect("made");
+        std::os::unix::fs::symlink(dir.path(), links.join("16400")).expect("linked");
+        assert_eq!(any_in_place(dir.path()), Ok(false));
+        fs::create_dir(links.join("16401")).expect("made");
+        assert_eq!(any_in_place(dir.path()), Ok(true));
+        assert!(any_in_place(&links).is_err(), "no such directory");
     }
 
     #[test]
