@@ -6,8 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly core=(basebackup check expire find info pgfacts pgserver restore restore_layouts restore_refusals
-    restore_tablespaces restore_targets restore_timelines streamed verify wal_backlog wal_fetch wal_prefetch
+readonly core=(basebackup check expire find info pgfacts pgserver restore restore_layouts restore_majors
+    restore_refusals restore_tablespaces restore_targets restore_timelines streamed verify wal_backlog wal_fetch wal_prefetch
     wal_push wal_receive waldump)
 # Test program and test; none may be missing from what cargo test ran.
 readonly short="
@@ -18,7 +18,8 @@ readonly short="
     find                what_was_lost_is_there_just_before_the_moment_that_is_found
     pgfacts             a_backup_chooses_the_files_that_pg_basebackup_chooses
     pgfacts             control_files_agree_with_pg_controldata_whatever_the_cluster_was_doing
-    restore_layouts     segments_of_every_size_are_restored_with_page_checksums_and_without
+    restore_majors      databases_copied_by_file_and_tablespaces_in_place_are_restored_and_replayed
+    restore_majors      settings_that_came_with_a_major_are_restored_and_those_of_the_source_alone_are_not
     restore_tablespaces the_source_keeps_every_file_beside_its_clones
     restore_targets     every_kind_of_target_brings_back_what_was_there
     restore_timelines   a_restored_standby_follows_its_primary

@@ -65,7 +65,8 @@ fn settings_that_came_with_a_major_are_restored_and_those_of_the_source_alone_ar
 #[test]
 fn databases_copied_by_file_and_tablespaces_in_place_are_restored_and_replayed() {
     // Up to 14 every database is copied by file.
-    let [by_file, by_wal] = if pg_major() < 15 { ["", ""] } else { ["strategy file_copy", "strategy wal_log"] };
+    let [by_file, by_wal] =
+        if pg_major() < 15 { ["", ""] } else { ["strategy file_copy", "strategy wal_log"] };
     let repo = TestRepo::init();
     let source = Cluster::builder().archive_to(&repo).wal_segment_mib(1).start();
     let make = |when: &str| {
