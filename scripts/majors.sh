@@ -7,8 +7,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly core=(basebackup check expire find info pgfacts pgserver restore restore_layouts restore_majors
-    restore_refusals restore_tablespaces restore_targets restore_timelines streamed verify wal_backlog wal_fetch wal_prefetch
-    wal_push wal_receive waldump)
+    restore_refusals restore_tablespaces restore_targets restore_timelines streamed verify wal_backlog wal_fetch
+    wal_prefetch wal_push wal_receive waldump)
 # Test program and test; none may be missing from what cargo test ran.
 readonly short="
     basebackup          a_backup_of_a_standby_under_load_is_a_whole_cluster
