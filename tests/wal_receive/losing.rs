@@ -61,8 +61,9 @@ fn a_full_spool_ends_the_receiver_and_the_next_one_goes_on_without_a_gap() {
     let first = write_segments(&server, 1);
     wait_for_segment(&repo, &first);
     // What is removed from the spool after the disk is full would make room again.
-    let held = || listing(&disk.path()).into_keys().filter(|path| path.ends_with(&first)).collect::<Vec<_>>();
-    wait_for("the spool to let go of what is stored", || format!("{:?}", held()), || held().is_empty());
+    let spooled = || walkdir::WalkDir::new(disk.path()).into_iter().flatten();
+    let held = || spooled().any(|entry| entry.file_name() == first.as_str());
+    wait_for("the spool to let go of what is stored", || all_logs(&repo), || !held());
     let ballast = disk.path().join("ballast");
     let full = fs::write(&ballast, vec![0; 4 << 20]).expect_err("the disk is full");
     assert_eq!(full.raw_os_error(), Some(28));
