@@ -87,6 +87,7 @@ pub struct Call {
 enum Effect {
     Kill,
     Fail(Errno),
+    Skip,
 }
 
 /// What goes wrong, and when. Calls are counted from 1.
@@ -122,6 +123,11 @@ impl Fault {
     /// The n-th call and all after it fail, as on a disk that is full or gone.
     pub fn fail_from(n: usize, errno: Errno) -> Self {
         Self::new(n, usize::MAX, Effect::Fail(errno))
+    }
+
+    /// The n-th call and all after it succeed and do nothing, as on a disk that lies.
+    pub fn skip_from(n: usize) -> Self {
+        Self::new(n, usize::MAX, Effect::Skip)
     }
 
     /// Counts only calls that change something in this directory. The default is every path, but never what is
@@ -226,6 +232,7 @@ fn supervise(
             _ if !when.contains(&number) => listener.proceed(&asked),
             Effect::Kill => signal(program, Signal::KILL),
             Effect::Fail(errno) => listener.fail(&asked, errno),
+            Effect::Skip => listener.skip(&asked),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Which moments a test picks when there are too many to try all of them, and the seed that decides.
 //!
-//! `PGARK_TEST_EVERY=1` tries every moment. `PGARK_TEST_SEED=<number>` repeats a run: each prints its own.
+//! `PGARK_TEST_EVERY=1` tries every moment, or 200 of more. `PGARK_TEST_SEED=<number>` repeats a run: each prints its own.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -32,7 +32,7 @@ impl Seed {
 /// About `wanted` of the numbers 1 to `count`, evenly spread from a random one on; the last is always among them.
 pub fn moments(purpose: &str, count: usize, wanted: usize) -> Vec<usize> {
     let all = std::env::var("PGARK_TEST_EVERY").is_ok_and(|every| every == "1");
-    let stride = if all { 1 } else { count.div_ceil(wanted).max(1) };
+    let stride = count.div_ceil(if all { 200 } else { wanted }).max(1);
     let first = 1 + Seed::new(purpose).below(stride as u64) as usize;
     let mut chosen: Vec<usize> = (first..=count).step_by(stride).collect();
     if chosen.last() != Some(&count) {

@@ -81,6 +81,21 @@ fn a_cut_at_any_change_of_a_push_loses_nothing_that_was_acknowledged() {
     }
 }
 
+/// If this fails, the tests here prove nothing.
+#[test]
+fn a_push_whose_syncs_do_nothing_is_lost_in_a_cut() {
+    let case = Case::new();
+    let Some(mut powered) = case.start() else { return };
+    let syncs = Fault::skip_from(1).only(&["fsync", "fdatasync"]);
+    let (outcome, skipped) = case.push(&powered, syncs);
+    assert_eq!(outcome.code, Some(0), "{outcome}");
+    assert!(skipped.len() > 5, "{skipped:#?}");
+    powered.cut();
+    let left = published(&powered.repo);
+    assert!(!left.iter().any(|key| key.contains(case.name)), "{left:#?}");
+    case.expect(&powered, &[case.before], "syncs that do nothing");
+}
+
 #[test]
 fn what_a_second_push_finds_of_a_killed_one_and_acknowledges_outlives_a_cut() {
     let case = Case::new();
