@@ -72,6 +72,31 @@ fn a_server_goes_on_while_its_repository_is_full_and_then_catches_up() {
 }
 
 #[test]
+fn an_expiry_on_a_full_disk_deletes_nothing_until_it_has_room_for_its_lease() {
+    let Some(disk) = SmallDisk::mount(64 << 20) else { return };
+    let repo = TestRepo::at(Scratch::new(), disk.path().join("repo"));
+    run(&mut repo.pgark(&["init"])).succeeds();
+    let server = Cluster::builder().wal_segment_mib(1).archive_to(&repo).start();
+    for label in ["one", "two"] {
+        run(repo.basebackup(&server).args(["--label", label])).succeeds();
+    }
+    server.archive_everything();
+    drop(server);
+    let hog = fill(&disk);
+    let before = repo.list();
+    let expire = || run(&mut repo.pgark(&["expire", "--keep-last", "1"]));
+    expire().fails_with(6, "hint: free some space on that file system");
+    assert_eq!(repo.list(), before);
+    let size = fs::metadata(&hog).expect("stat").len();
+    let file = fs::File::options().write(true).open(&hog).expect("open");
+    file.set_len(size - (256 << 10)).expect("a little room");
+    expire().succeeds();
+    assert!(!repo.list().iter().any(|key| key.contains("/backup/one/")), "{:#?}", repo.list());
+    let verified = run(&mut repo.pgark(&["verify"]));
+    assert_eq!(verified.code, Some(0), "{verified}");
+}
+
+#[test]
 fn a_server_archives_though_the_spool_of_its_pushes_is_on_a_full_disk() {
     let Some(disk) = SmallDisk::mount(1 << 20) else { return };
     let repo = TestRepo::init();

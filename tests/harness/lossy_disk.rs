@@ -106,6 +106,12 @@ impl LossyDisk {
         assert_eq!(done, 0, "EXT4_IOC_SHUTDOWN: {}", std::io::Error::last_os_error());
     }
 
+    /// What is there now is lost by no cut.
+    pub fn sync(&self) {
+        let root = File::open(self.path()).expect("open the file system");
+        rustix::fs::syncfs(root).expect("sync the file system");
+    }
+
     /// The machine is on again. Whoever worked there must have ended, or be about to.
     pub fn restart(&mut self) {
         self.unmount();

@@ -51,6 +51,8 @@ impl Scene {
         server.start();
         assert_eq!(server.psql("select count(*) from t"), "1000", "{what}");
         server.assert_checksums();
+        // It has run with fsync = off, as its source does.
+        self.disk.sync();
     }
 }
 
