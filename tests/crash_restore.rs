@@ -90,15 +90,19 @@ impl Scene {
 fn a_restore_killed_at_any_change_starts_whole_or_not_at_all_and_the_next_completes_it() {
     let scene = Scene::new();
     let calls = scene.calls(SELDOM);
-    for n in moments("kills of a restore", calls.len(), 12) {
-        let what = format!("killed before {:?}", calls[n - 1]);
+    let mut killed = 0;
+    for n in moments("kills of a restore", calls.len(), 10) {
+        let what = format!("killed before about {:?}", calls[n - 1]);
         let (outcome, _) = scene.restore(Fault::kill_at(n).only(SELDOM));
-        assert_eq!(outcome.code, None, "{what}: {outcome}");
+        // A server that ran leaves more or less to be removed.
+        assert!([None, Some(0)].contains(&outcome.code), "{what}: {outcome}");
+        killed += usize::from(outcome.code.is_none());
         scene.expect_none_or_whole(&what);
         // The lease of the dead is in nobody's way.
         run(&mut scene.repo.pgark(&["expire", "--keep-last", "1"])).succeeds();
         scene.expect_completed(&what);
     }
+    assert!(killed > 5, "it was killed {killed} times only");
 }
 
 fn fails(purpose: &str, only: &'static [&'static str], fault: fn(usize) -> Fault, says: [&str; 2]) {
