@@ -64,7 +64,7 @@ pub use run::{
     wal_push,
 };
 pub use schema::assert_matches_schema;
-pub use scratch::{Scratch, is_running, own};
+pub use scratch::{Scratch, is_running, own, processes_inside, signal};
 pub use verify::{Content, assert_same, listing};
 
 pub use rustix::io::Errno;
