@@ -50,7 +50,7 @@ impl<'a> Churn<'a> {
     fn serve(&mut self, place: &Place) -> Result<(), Error> {
         let mut client = Client::connect(&place.conninfo, NoTls)?;
         // A prepared transaction's locks stay until its client gets past us.
-        client.batch_execute("set lock_timeout = '150ms'; set allow_in_place_tablespaces = on")?;
+        client.batch_execute("set lock_timeout = '150ms'")?;
         while !self.stage.ended() {
             let Some(_inside) = self.stage.enter(place) else { return Ok(()) };
             let (name, step) = *self.dice.pick(&STEPS).expect("some");

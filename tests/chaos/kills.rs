@@ -62,18 +62,19 @@ impl World<'_> {
         self.start_load();
     }
 
-    /// wal-push at work, again and again for a while.
+    /// wal-push at work, as soon as it is seen.
     pub fn kill_pushes(&mut self) {
-        let killed = (0..40).filter(|_| {
-            if self.dice.chance(20) {
-                self.primary.cluster.switch_wal();
+        let mut killed = 0;
+        for _ in 0..self.dice.within(2..=5) {
+            self.primary.cluster.switch_wal();
+            let until = Instant::now() + Duration::from_millis(300);
+            while Instant::now() < until {
+                let pushes = children(&self.primary.cluster.data_dir(), "wal-push");
+                self.dice.pause(0..=15);
+                pushes.iter().for_each(|pid| kill(*pid));
+                killed += pushes.len();
             }
-            let pushes = children(&self.primary.cluster.data_dir(), "wal-push");
-            self.dice.pause(0..=30);
-            pushes.iter().for_each(|pid| kill(*pid));
-            !pushes.is_empty()
-        });
-        let killed = killed.count();
+        }
         say("director", &format!("killed {killed} wal-push"));
         (0..killed).for_each(|_| self.stage.count("wal-push killed"));
     }

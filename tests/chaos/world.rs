@@ -32,8 +32,6 @@ pub struct World<'a> {
     pub load: Option<Load>,
     pub jobs: Jobs<'a>,
     pub names: u32,
-    /// Settings of every server that archives.
-    pub archives: Vec<(String, String)>,
 }
 
 fn with_config(repo: &TestRepo, program: &str, rest: &str) -> String {
@@ -46,13 +44,11 @@ impl<'a> World<'a> {
         let mut dice = Dice::new(seed, "director");
         let segment = *dice.pick(&[1, 1, 2, 4, 16]).expect("some");
         let checksums = dice.chance(80);
-        let archives = vec![
-            ("archive_mode".to_owned(), "on".to_owned()),
-            ("archive_command".to_owned(), with_config(repo, "wal-push", "%p")),
-        ];
         let mut builder = Cluster::builder().wal_segment_mib(segment).checksums(checksums).tablespace("fast");
-        for (name, value) in settings(&mut dice).into_iter().chain(archives.clone()) {
-            builder = builder.set(&name, value);
+        builder =
+            builder.set("archive_mode", "on").set("archive_command", with_config(repo, "wal-push", "%p"));
+        for (name, value) in settings(&mut dice) {
+            builder = builder.set(name, value);
         }
         say("director", &format!("segments of {segment} MiB, data checksums: {checksums}"));
         let primary = Server { cluster: builder.start(), _home: None };
@@ -61,7 +57,7 @@ impl<'a> World<'a> {
         run(repo.basebackup(&primary.cluster).args(["--label", "first"])).succeeds();
         let jobs = Jobs::new(stage, repo);
         let (standby, receiver, load) = (None, None, None);
-        Self { stage, repo, dice, primary, standby, receiver, load, jobs, names: 0, archives }
+        Self { stage, repo, dice, primary, standby, receiver, load, jobs, names: 0 }
     }
 
     /// The first standby, as pg_basebackup makes one. All others come from the archive.
@@ -136,11 +132,13 @@ impl<'a> World<'a> {
     pub fn restore_standby(&mut self) {
         self.standby = None;
         let conninfo = self.primary.cluster.conninfo();
-        let mut arguments = vec!["--standby".to_owned(), "--primary-conninfo".to_owned(), conninfo];
-        for (name, value) in &self.archives {
-            arguments.extend(["--set".to_owned(), format!("{name}={value}")]);
-        }
-        self.standby = Some(self.restore(&arguments));
+        let arguments = ["--standby", "--primary-conninfo", &conninfo].map(str::to_owned);
+        let standby = self.restore(&arguments);
+        let archive = with_config(self.repo, "wal-push", "%p");
+        standby.cluster.psql("alter system set archive_mode = on");
+        standby.cluster.psql(&format!("alter system set archive_command = '{archive}'"));
+        standby.cluster.restart();
+        self.standby = Some(standby);
         self.stage.count("standbys restored");
     }
 
@@ -236,7 +234,7 @@ fn restore_point(client: &mut Client, name: &str) -> Result<Point, postgres::Err
     Ok(Point { lsn: row.get::<_, i64>(0).unsigned_abs(), time: row.get(1) })
 }
 
-fn settings(dice: &mut Dice) -> Vec<(String, String)> {
+fn settings(dice: &mut Dice) -> Vec<(&'static str, &'static str)> {
     let mut settings = vec![
         ("archive_timeout", "3s"),
         ("max_prepared_transactions", "30"),
@@ -248,7 +246,8 @@ fn settings(dice: &mut Dice) -> Vec<(String, String)> {
         ("wal_retrieve_retry_interval", "300ms"),
         ("wal_receiver_timeout", "10s"),
         ("deadlock_timeout", "200ms"),
-        ("log_checkpoints", "on"),
+        // Recovery, too, wants it while a tablespace is to be dropped again.
+        ("allow_in_place_tablespaces", "on"),
     ];
     if pg_major() >= 17 && dice.chance(50) {
         settings.push(("summarize_wal", "on"));
@@ -259,5 +258,5 @@ fn settings(dice: &mut Dice) -> Vec<(String, String)> {
     if dice.chance(30) {
         settings.push(("wal_level", "logical"));
     }
-    settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    settings
 }
