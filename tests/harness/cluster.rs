@@ -196,6 +196,7 @@ impl Cluster {
     pub fn spawn(&self) {
         assert!(!self.is_running(), "the server runs already");
         self.wait_gone();
+        self.forget_zombie();
         let log =
             File::options().create(true).append(true).open(self.log_path()).expect("open the server's log");
         own(&self.log_path());
@@ -286,6 +287,16 @@ impl Cluster {
     /// Appends to postgresql.conf. Takes effect with [`Cluster::reload`] or [`Cluster::restart`].
     pub fn append_config(&self, lines: &str) {
         append(&self.config_dir.join("postgresql.conf"), lines);
+    }
+
+    /// Of an adopted server that was killed a zombie may be left for good, where no init waits for it, as in some
+    /// containers. PostgreSQL (CreateLockFile, miscinit.c) would take that for another postmaster.
+    fn forget_zombie(&self) {
+        let Ok(text) = fs::read_to_string(self.data_dir.join("postmaster.pid")) else { return };
+        let pid = text.lines().next().and_then(|line| line.trim().parse().ok());
+        if pid.is_some_and(|pid: i32| !is_running(pid)) {
+            fs::remove_file(self.data_dir.join("postmaster.pid")).expect("remove the dead server's pid file");
+        }
     }
 
     /// Until no process works in the data directory: a postmaster refuses to start beside old children.
