@@ -128,7 +128,7 @@ fn scene(seed: u64, length: Duration) {
         }
         conclude(&mut world, timeline);
     });
-    say("chaos", &format!("seed {seed}: {}", stage.tally()));
+    say("chaos", &format!("seed {seed}: {}, {} wal-push killed", stage.tally(), kills::pushes_killed(&repo)));
     assert!(stage.counted("restores compared") > 2, "hardly anything was compared: {}", stage.tally());
     assert!(stage.counted("commits acknowledged") > 100, "hardly anything was written: {}", stage.tally());
 }

@@ -62,21 +62,17 @@ impl World<'_> {
         self.start_load();
     }
 
-    /// wal-push at work, as soon as it is seen.
+    /// Each wal-push for a while, after some milliseconds of its life.
     pub fn kill_pushes(&mut self) {
-        let mut killed = 0;
-        for _ in 0..self.dice.within(2..=5) {
+        let until = Instant::now() + Duration::from_millis(self.dice.within(500..=2500));
+        while Instant::now() < until {
+            let milliseconds = self.dice.within(1..=25);
+            self.repo.scratch().write("fuse", format!("0.{milliseconds:03}"));
             self.primary.cluster.switch_wal();
-            let until = Instant::now() + Duration::from_millis(300);
-            while Instant::now() < until {
-                let pushes = children(&self.primary.cluster.data_dir(), "wal-push");
-                self.dice.pause(0..=15);
-                pushes.iter().for_each(|pid| kill(*pid));
-                killed += pushes.len();
-            }
+            self.dice.pause(50..=250);
         }
-        say("director", &format!("killed {killed} wal-push"));
-        (0..killed).for_each(|_| self.stage.count("wal-push killed"));
+        self.repo.scratch().write("fuse", "0");
+        say("director", &format!("so far {} wal-push were killed", pushes_killed(self.repo)));
     }
 
     /// Commits that wait for it go on waiting.
@@ -137,6 +133,10 @@ impl World<'_> {
         self.primary.cluster.switch_wal();
         self.primary.cluster.psql("checkpoint");
     }
+}
+
+pub fn pushes_killed(repo: &TestRepo) -> usize {
+    fs::read_to_string(repo.scratch().join("killed")).unwrap_or_default().lines().count()
 }
 
 /// The processes of that name that work in the data directory.

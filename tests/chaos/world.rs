@@ -34,6 +34,22 @@ pub struct World<'a> {
     pub names: u32,
 }
 
+/// wal-push, killed after as many seconds as a file says, which notes that down. 0 is no limit: timeout(1).
+fn write_push(repo: &TestRepo) {
+    let push = with_config(repo, "wal-push", "\"$1\"");
+    let dir = repo.scratch().path().display();
+    let script = format!(
+        "#!/bin/sh\ntimeout -s KILL \"$(cat {dir}/fuse)\" {push}\ncode=$?\n\
+         [ $code != 137 ] || echo killed >> {dir}/killed\nexit $code\n"
+    );
+    repo.scratch().write("push", script);
+    repo.scratch().write("fuse", "0");
+}
+
+fn archive_command(repo: &TestRepo) -> String {
+    format!("sh {} %p", repo.scratch().join("push").display())
+}
+
 fn with_config(repo: &TestRepo, program: &str, rest: &str) -> String {
     format!("{} --config {} {rest}", program_path(program).display(), repo.config().display())
 }
@@ -134,7 +150,7 @@ impl<'a> World<'a> {
         let conninfo = self.primary.cluster.conninfo();
         let arguments = ["--standby", "--primary-conninfo", &conninfo].map(str::to_owned);
         let standby = self.restore(&arguments);
-        let archive = with_config(self.repo, "wal-push", "%p");
+        let archive = archive_command(self.repo);
         standby.cluster.psql("alter system set archive_mode = on");
         standby.cluster.psql(&format!("alter system set archive_command = '{archive}'"));
         standby.cluster.restart();

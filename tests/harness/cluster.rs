@@ -292,10 +292,13 @@ impl Cluster {
     /// Of an adopted server that was killed a zombie may be left for good, where no init waits for it, as in some
     /// containers. PostgreSQL (CreateLockFile, miscinit.c) would take that for another postmaster.
     fn forget_zombie(&self) {
-        let Ok(text) = fs::read_to_string(self.data_dir.join("postmaster.pid")) else { return };
-        let pid = text.lines().next().and_then(|line| line.trim().parse().ok());
-        if pid.is_some_and(|pid: i32| !is_running(pid)) {
-            fs::remove_file(self.data_dir.join("postmaster.pid")).expect("remove the dead server's pid file");
+        let socket = self.socket_dir.join(format!(".s.PGSQL.{}.lock", self.port));
+        for lock in [self.data_dir.join("postmaster.pid"), socket] {
+            let Ok(text) = fs::read_to_string(&lock) else { continue };
+            let pid = text.lines().next().and_then(|line| line.trim().parse().ok());
+            if pid.is_some_and(|pid: i32| !is_running(pid)) {
+                fs::remove_file(&lock).expect("remove the dead server's lock file");
+            }
         }
     }
 
