@@ -115,9 +115,9 @@ fn scene(seed: u64, length: Duration) {
         scope.spawn(|| churn::Churn::new(&stage, seed).work());
         let restorer = scope.spawn(|| restoring::Restorer::new(&stage, &repo, seed).work());
         let _ends = EndsAll(&stage);
-        world.open(1);
-        world.start_receiver();
         world.copy_standby();
+        world.start_receiver();
+        world.open(1);
         play(&mut world, deadline);
         let timeline = world.timeline();
         stage.close();
@@ -164,5 +164,5 @@ fn conclude(world: &mut World<'_>, timeline: u32) {
     restored.cluster.assert_content(&content);
     let found = ledger::chains(&restored.cluster);
     world.stage.chronicle().journal(timeline).judge(&Upto::End, &found).expect("all that was acknowledged");
-    restored.cluster.assert_sound();
+    restoring::assert_sound(&restored.cluster);
 }

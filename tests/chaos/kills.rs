@@ -31,8 +31,11 @@ impl World<'_> {
     }
 
     pub fn kill_standby(&mut self) {
-        let Some(standby) = &self.standby else { return };
         self.jobs.trouble();
+        if self.living_standby().is_none() {
+            return;
+        }
+        let standby = self.standby.as_ref().expect("it lives");
         standby.cluster.crash();
         self.dice.pause(0..=1500);
         standby.cluster.start();
@@ -104,13 +107,13 @@ impl World<'_> {
         if self.jobs.runs("backup") {
             return;
         }
-        let standby = self.standby.as_ref().filter(|_| self.dice.chance(40));
-        let (from, cluster) = match standby {
-            Some(standby) => ("the standby", &standby.cluster),
-            None => ("the primary", &self.primary.cluster),
+        let standby = if self.dice.chance(40) { self.living_standby() } else { None };
+        let (from, env) = match standby {
+            Some(standby) => ("the standby", standby.cluster.env()),
+            None => ("the primary", self.primary.cluster.env()),
         };
         let mut command = self.repo.std_program("basebackup");
-        command.envs(cluster.env());
+        command.envs(env);
         if self.dice.chance(50) {
             command.args(["--rate-limit", "20MB"]);
         }

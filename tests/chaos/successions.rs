@@ -25,8 +25,11 @@ pub enum Ending {
 
 impl World<'_> {
     pub fn fail_over(&mut self, ending: Ending) {
-        let Some(standby) = self.standby.take() else { return };
         self.jobs.trouble();
+        if self.living_standby().is_none() {
+            return;
+        }
+        let standby = self.standby.take().expect("it lives");
         let timeline = self.timeline();
         // Who waits for the receiver would wait until its server is gone.
         if ending == Ending::Killed {
