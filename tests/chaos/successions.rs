@@ -43,7 +43,9 @@ impl World<'_> {
             }
             Ending::Killed | Ending::Fenced => {}
         }
-        standby.cluster.promote();
+        // Not waiting in SQL: a snapshot that replay has to wait for would hold itself up, or be cancelled.
+        standby.cluster.wait_sql("select pg_promote(false)", "t");
+        standby.cluster.wait_sql("select pg_is_in_recovery()", "f");
         if ending == Ending::Fenced {
             self.dice.pause(0..=2000);
             self.primary.cluster.crash();

@@ -297,9 +297,6 @@ fn settings(dice: &mut Dice) -> Vec<(&'static str, &'static str)> {
         ("wal_retrieve_retry_interval", "300ms"),
         ("wal_receiver_timeout", "10s"),
         ("deadlock_timeout", "200ms"),
-        // No question of the director's is cancelled.
-        ("max_standby_streaming_delay", "-1"),
-        ("max_standby_archive_delay", "-1"),
         // Recovery, too, wants it while a tablespace is to be dropped again.
         ("allow_in_place_tablespaces", "on"),
     ];
