@@ -45,7 +45,10 @@ impl World<'_> {
         }
         // Not waiting in SQL: a snapshot that replay has to wait for would hold itself up, or be cancelled.
         standby.cluster.wait_sql("select pg_promote(false)", "t");
-        standby.cluster.wait_sql("select pg_is_in_recovery()", "f");
+        standby.cluster.wait_for("the promotion", || {
+            assert!(standby.cluster.is_running(), "the standby ended: {}", standby.cluster.log_tail());
+            standby.cluster.try_psql("select pg_is_in_recovery()").is_ok_and(|answer| answer == "f")
+        });
         if ending == Ending::Fenced {
             self.dice.pause(0..=2000);
             self.primary.cluster.crash();
@@ -72,7 +75,7 @@ impl World<'_> {
         self.primary = self.restore(&arguments);
         self.stage.count("successors restored to a moment");
         self.enthrone(timeline, |_| moment.upto());
-        self.follow();
+        self.begin_anew();
     }
 
     /// The primary and its disk are gone. What was acknowledged by two is in the repository.
@@ -97,7 +100,7 @@ impl World<'_> {
         self.primary = self.restore(&["--takeover".to_owned()]);
         self.stage.count("disks of primaries lost");
         self.enthrone(timeline, |_| Upto::Guarded);
-        self.follow();
+        self.begin_anew();
     }
 
     fn end_primary(&mut self) {
@@ -171,6 +174,14 @@ impl World<'_> {
         self.start_receiver();
         self.pass(300);
         self.restore_standby();
+    }
+
+    /// After a restore that took over a standby begins with a backup of the new timeline: see
+    /// `prepared_on_the_wrong_timeline`.
+    fn begin_anew(&mut self) {
+        self.jobs.finish();
+        run(&mut self.repo.basebackup(&self.primary.cluster)).succeeds();
+        self.follow();
     }
 
     /// What the old primary had not archived comes from the new one.
