@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use pgark::pg::history::TimelineHistory;
 use pgark::pg::lsn::Timeline;
@@ -137,13 +137,14 @@ impl Stage {
 
     /// While this is held the director keeps still, if the primary is still this one.
     pub fn enter(&self, place: &Place) -> Option<RwLockReadGuard<'_, ()>> {
-        let inside = self.gate.read().expect("nobody panicked");
+        // Whose holder panicked ended all the others: they need not fail as well.
+        let inside = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         (self.place().as_ref() == Some(place)).then_some(inside)
     }
 
     /// Nobody writes meanwhile.
     pub fn hold(&self) -> RwLockWriteGuard<'_, ()> {
-        self.gate.write().expect("nobody panicked")
+        self.gate.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn chronicle(&self) -> MutexGuard<'_, Chronicle> {

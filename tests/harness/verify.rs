@@ -28,7 +28,9 @@ select (select sum(abalance) from pgbench_accounts), (select sum(tbalance) from 
 
 impl Cluster {
     pub fn databases(&self) -> Vec<String> {
-        let names = self.psql("select datname from pg_database where datallowconn order by 1");
+        // Nobody can connect to one of which a DROP DATABASE was interrupted (DATCONNLIMIT_INVALID_DB, pg_database.h).
+        let valid = "select datname from pg_database where datallowconn and datconnlimit <> -2 order by 1";
+        let names = self.psql(valid);
         names.lines().filter(|name| *name != "template1").map(str::to_owned).collect()
     }
 
