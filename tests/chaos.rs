@@ -48,7 +48,7 @@ use successions::Ending;
 use world::World;
 
 /// In `make test`.
-const SECONDS: u64 = 110;
+const SECONDS: u64 = 100;
 const SCENE: Duration = Duration::from_secs(300);
 
 /// What happens, as a deck of cards: each comes as often as it is here before any comes again.

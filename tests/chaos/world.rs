@@ -34,13 +34,14 @@ pub struct World<'a> {
     pub names: u32,
 }
 
-/// wal-push, killed after as many seconds as a file says, which notes that down. 0 is no limit: timeout(1).
+/// wal-push, killed after as many seconds as a file says, which notes that down. 0 is no limit: timeout(1). The server
+/// hears of a failure, not of a signal, for which it would let its archiver rest for ten seconds.
 fn write_push(repo: &TestRepo) {
     let push = with_config(repo, "wal-push", "\"$1\"");
     let dir = repo.scratch().path().display();
     let script = format!(
         "#!/bin/sh\ntimeout -s KILL \"$(cat {dir}/fuse)\" {push}\ncode=$?\n\
-         [ $code != 137 ] || echo killed >> {dir}/killed\nexit $code\n"
+         if [ $code = 137 ]; then echo killed >> {dir}/killed; code=1; fi\nexit $code\n"
     );
     repo.scratch().write("push", script);
     repo.scratch().write("fuse", "0");
