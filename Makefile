@@ -4,8 +4,9 @@
 # `make test` where a Docker engine answers. `make majors` runs the core of the tests on every major of PostgreSQL,
 # or on some: MAJORS="16 18"; MAJORS_TESTS=all runs the whole suite there.
 # `make crash` kills and fails the programs at every change that they make, of which `make test` takes some.
+# `make soak` lets a cluster live through everything at once for two hours, of which `make test` takes two minutes.
 
-.PHONY: bench compose-test crash demo majors test
+.PHONY: bench compose-test crash demo majors soak test
 
 demo:
 	@scripts/demo.sh
@@ -25,3 +26,6 @@ majors:
 crash:
 	@PGARK_TEST_EVERY=1 cargo test --locked --no-fail-fast --test crash --test crash_backup --test crash_names \
 	    --test crash_prefetch --test crash_restore --test disk --test power_cut --test wal_receive
+
+soak:
+	@PGARK_CHAOS_SECONDS=$${PGARK_CHAOS_SECONDS:-7200} cargo test --locked --test chaos
