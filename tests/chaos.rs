@@ -51,8 +51,10 @@ use world::World;
 const SECONDS: u64 = 100;
 const SCENE: Duration = Duration::from_secs(300);
 
+type Event = fn(&mut World<'_>);
+
 /// What happens, as a deck of cards: each comes as often as it is here before any comes again.
-const CARDS: [(&str, fn(&mut World<'_>)); 27] = [
+const CARDS: [(&str, Event); 27] = [
     ("the postmaster is killed", |world| world.kill_server(false)),
     ("the primary and all its processes are killed", |world| world.kill_server(true)),
     ("a server process is killed", |world| world.kill_backend()),

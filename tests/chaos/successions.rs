@@ -57,7 +57,7 @@ impl World<'_> {
         self.load = None;
         self.primary = standby;
         self.stage.count(&format!("promotions, the old primary {ending:?}").to_lowercase());
-        self.enthrone(timeline, |fork| Upto::Lsn(fork));
+        self.enthrone(timeline, Upto::Lsn);
         self.heal();
         self.follow();
     }
