@@ -121,6 +121,40 @@ fn each_branch_of_two_restores_in_a_row_can_be_reached() {
 }
 
 #[test]
+fn what_was_prepared_where_a_timeline_began_is_passed_without_hot_standby_and_the_error_says_so() {
+    let host = Host::new();
+    let first = Cluster::builder().archive_to(&host.repo).set("max_prepared_transactions", "5").start();
+    first.psql("create table t (name text)");
+    host.backup(&first, "one");
+    first.psql("begin; insert into t values ('pending'); prepare transaction 'pending'");
+    note(&first, "a");
+    let lsn = first.current_lsn();
+    note(&first, "lost");
+    first.archive_everything();
+    first.stop(Stop::Fast);
+    let (second, _) = host.restored_names("second", &["--target-lsn", &lsn, "--takeover"]);
+    note(&second, "b");
+    second.archive_everything();
+    second.stop(Stop::Fast);
+
+    let mut command = host.repo.bootstrap_restore();
+    command.arg("-D").arg(host.scratch.join("third")).arg("--socket-dir").arg(host.scratch.make_dir("s"));
+    let hot = run(&mut command);
+    if hot.code == Some(0) {
+        drop(Cluster::adopt(&host.scratch.join("third")));
+        eprintln!("this PostgreSQL finds it");
+    } else {
+        let said = hot.fails_with(7, "has already been removed");
+        assert!(said.contains("--replace --set hot_standby=off"), "{said}");
+    }
+    let arguments = ["--replace", "--set", "hot_standby=off"];
+    let (third, found) = host.restored_names("third", &arguments);
+    assert_eq!(found, "a b");
+    third.psql("commit prepared 'pending'");
+    assert_eq!(names(&third), "a b pending");
+}
+
+#[test]
 fn a_backup_of_a_standby_restores() {
     let host = Host::new();
     // A standby can't end a segment of the primary's: the primary does so by itself.

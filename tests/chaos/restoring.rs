@@ -208,7 +208,8 @@ impl<'a> Restorer<'a> {
             assert!(trouble, "{shown}: {status}\n{said}");
             self.stage.count("restores killed or failed, and begun again");
         }
-        let restored = Cluster::adopt(&scratch.join("data"));
+        let data = scratch.join("data");
+        let restored = Cluster::adopt(&data).with_log(&data.join("pgark-restore.log"));
         self.compare(aim, &restored, &shown);
         drop(restored);
         say("restorer", &format!("right, after {:.1} s", begun.elapsed().as_secs_f64()));

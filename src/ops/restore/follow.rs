@@ -27,6 +27,10 @@ const MOST_LOGINS: u32 = 3;
 /// In the data directory: where the server logs to until it is started by somebody else.
 const LOG: &str = "pgark-restore.log";
 
+const WITHOUT_HOT_STANDBY: &str = "a prepared transaction was pending where a timeline began, and a hot standby looks \
+    for it in a file that recovery does without: restore again with --replace --set hot_standby=off, or from a newer \
+    backup";
+
 const PREPARED: &str = "select gid, owner::text, database::text from pg_prepared_xacts order by prepared";
 
 /// Where recovery ended.
@@ -245,7 +249,12 @@ impl<'a> Follower<'a> {
     fn failed(&self, status: std::process::ExitStatus) -> Error {
         let reached = format!("recovery had reached LSN {}", self.seen);
         let target = &self.plan.decision.aim.target;
-        self.server.failure(status).context(format!("could not recover to {target}, {reached}"))
+        let error = self.server.failure(status).context(format!("could not recover to {target}, {reached}"));
+        if lost_a_prepared_transaction(&error.to_string()) {
+            error.with_hint(WITHOUT_HOT_STANDBY)
+        } else {
+            error
+        }
     }
 
     fn paused_early(&self) -> Error {
@@ -266,6 +275,14 @@ impl<'a> Follower<'a> {
             ))
             .with_hint(format!("its log is {}; `{}` stops it", self.log.display(), stop_command(self.plan)))
     }
+}
+
+/// A hot standby that replays the shutdown checkpoint with which a timeline begins reads what is prepared from pg_wal
+/// (StandbyRecoverPreparedTransactions in twophase.c), under the name of the timeline before, since the last replayed
+/// one is not the new one yet (XLogReadDetermineTimeline in xlogutils.c). Recovery brought the segment under the new
+/// timeline's name alone. Seen in 15.20 and 17.11.
+fn lost_a_prepared_transaction(said: &str) -> bool {
+    said.contains("requested WAL segment ") && said.contains(" has already been removed")
 }
 
 fn stop_command(plan: &Plan) -> String {
