@@ -78,8 +78,7 @@ fn wal_receive_alone_is_enough_while_it_runs() {
     let mut command = repo.std_program("wal-receive");
     command.arg("--spool").arg(spool).envs(server.env());
     let mut receiver = command.stderr(std::process::Stdio::null()).spawn().expect("start wal-receive");
-    // The slot is active for a moment when it is made, too.
-    server.wait_sql("select exists (select from pg_stat_replication where state = 'streaming')", "t");
+    server.wait_streaming();
     run(&mut repo.basebackup(&server)).succeeds();
     let streamed = check(&repo, &server, &[]);
     receiver.kill().expect("killed");

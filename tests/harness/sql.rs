@@ -99,6 +99,12 @@ impl Cluster {
         segment
     }
 
+    /// Waits until a standby or a receiver streams from this server. That a slot is active does not say so: it is
+    /// for a moment when it is made, too.
+    pub fn wait_streaming(&self) {
+        self.wait_sql("select exists (select from pg_stat_replication where state = 'streaming')", "t");
+    }
+
     /// Waits until a standby has replayed what this server has written so far.
     pub fn wait_replayed_by(&self, standby: &Cluster) {
         let lsn = self.current_lsn();

@@ -41,6 +41,8 @@ static ORIGINAL: LazyLock<Original> = LazyLock::new(|| {
     let late = fill(&primary, "third");
     fill(&primary, "fourth");
     let standby = primary.standby().restore_from(&repo).start();
+    // One that only fetched ends with its last whole segment, and then there is no .partial.
+    primary.wait_streaming();
     primary.wait_replayed_by(&standby);
     primary.stop(Stop::Fast);
     standby.promote();
