@@ -40,6 +40,9 @@ fn flags_win_over_the_environment_which_wins_over_the_file() {
     run(by_file().arg("init")).fails_with(2, "but the configuration pins");
     run(by_file().env("PGARK_REPO_ID", &ids[0]).arg("init")).succeeds();
     run(by_file().env("PGARK_REPO_ID", &ids[0]).args(["--repo-id", &ids[2], "init"])).fails_with(2, &ids[2]);
+    let elsewhere = file.scratch().join("unmounted");
+    run(by_file().arg("--repo").arg(&elsewhere).arg("init")).fails_with(2, "make it without repo_id");
+    assert!(!elsewhere.exists(), "nothing is made in place of a repository that is known by its id");
 }
 
 #[test]

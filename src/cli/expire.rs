@@ -20,9 +20,6 @@ const VERSION: u32 = 1;
 
 #[derive(Args)]
 pub struct ExpireArgs {
-    #[command(flatten)]
-    rules: Rules,
-
     /// Only show the plan; delete nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -34,6 +31,9 @@ pub struct ExpireArgs {
     /// How the result looks on standard output
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     output: Output,
+
+    #[command(flatten)]
+    rules: Rules,
 }
 
 /// What to keep: whatever any rule keeps.

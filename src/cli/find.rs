@@ -68,9 +68,6 @@ pub struct FindArgs {
     #[arg(long, value_name = "[DB.][SCHEMA.]NAME", value_parser = told::<TableName>)]
     table: Option<TableName>,
 
-    #[command(flatten)]
-    place: PlaceArgs,
-
     /// List at most so many: the newest, or the nearest to --around; 0: all
     #[arg(long, value_name = "COUNT", default_value = "50")]
     limit: usize,
@@ -86,6 +83,9 @@ pub struct FindArgs {
     /// Do not ask the source server for names of databases and schemas
     #[arg(long)]
     no_server: bool,
+
+    #[command(flatten)]
+    place: PlaceArgs,
 
     #[command(flatten)]
     connection: Connection,

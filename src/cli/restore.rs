@@ -35,9 +35,6 @@ use crate::pg::time::Timestamp;
     group = ArgGroup::new("targets").args(["target_time", "target_lsn", "target_xid", "target_name", "target"])
 )]
 pub struct RestoreArgs {
-    #[command(flatten)]
-    common: Common,
-
     /// The data directory to create: empty, or not there yet
     #[arg(
         short = 'D',
@@ -52,12 +49,6 @@ pub struct RestoreArgs {
     /// it; its data goes to /var/lib/postgresql/15/restore_target unless -D says otherwise
     #[arg(long, value_name = "VERSION/NAME", value_parser = told::<DebianName>, conflicts_with = "bin_dir")]
     debian: Option<DebianName>,
-
-    #[command(flatten)]
-    aim: AimArgs,
-
-    #[command(flatten)]
-    standby: StandbyArgs,
 
     /// Take the source's place: archive as it did, and run its subscriptions and jobs
     #[arg(long)]
@@ -92,7 +83,16 @@ pub struct RestoreArgs {
     output: Output,
 
     #[command(flatten)]
+    aim: AimArgs,
+
+    #[command(flatten)]
+    standby: StandbyArgs,
+
+    #[command(flatten)]
     server: ServerArgs,
+
+    #[command(flatten)]
+    common: Common,
 }
 
 #[derive(Args)]

@@ -20,8 +20,6 @@ use crate::repo::streamed::StreamedPart;
 #[derive(Parser)]
 #[command(name = "wal-fetch", version, after_help = FETCH_EXIT_CODES)]
 pub struct Args {
-    #[command(flatten)]
-    common: Common,
     /// The last segment that the recovery target needs, as bootstrap-restore writes it
     #[arg(long, value_name = "SEGMENT")]
     last_segment: Option<SegmentName>,
@@ -43,6 +41,9 @@ pub struct Args {
     file: WalFile,
     /// Where to put it, relative to the data directory: PostgreSQL's %p
     target: PathBuf,
+
+    #[command(flatten)]
+    common: Common,
 }
 
 impl HasCommon for Args {

@@ -17,13 +17,14 @@ use crate::ops;
 #[derive(Parser)]
 #[command(name = "wal-push", version, after_help = EXIT_CODES)]
 pub struct Args {
-    #[command(flatten)]
-    common: Common,
     /// Segments pushed at a time while more wait; 4 unless there are fewer cores [config: push.jobs]
     #[arg(long, value_name = "NUMBER")]
     jobs: Option<NonZeroUsize>,
     /// The WAL file, as PostgreSQL's %p names it: a segment, .partial, .history or .backup file
     path: PathBuf,
+
+    #[command(flatten)]
+    common: Common,
 }
 
 impl HasCommon for Args {

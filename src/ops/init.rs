@@ -5,13 +5,18 @@ use std::path::Path;
 
 use crate::config::Config;
 use crate::durable;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::host;
-use crate::repo::{self, Initialised};
+use crate::ident::Id;
+use crate::location::Location;
+use crate::repo::{self, Initialised, Repository};
 
 /// Creates the repository that the configuration names, or finds it there.
 pub fn run(config: &Config) -> Result<Initialised> {
     let location = config.repo()?;
+    if let Some(pinned) = config.repo_id {
+        find_pinned(location, pinned)?;
+    }
     // The only place where a repository's directory is created: everywhere else a missing one is an error.
     durable::create_dir_all(location.directory())?;
     refuse_file(location.directory())?;
@@ -22,17 +27,17 @@ pub fn run(config: &Config) -> Result<Initialised> {
              (`chown -R` gives it to the server's user)"
         );
     }
-    let initialised = repo::init(location)?;
-    let id = initialised.id();
-    if let Some(pinned) = config.repo_id
-        && pinned != id
-    {
-        return Err(Error::configuration(format!(
-            "the repository at {location} has id {id}, but the configuration pins {pinned}"
-        ))
-        .with_hint("is the right disk mounted? otherwise correct repo_id"));
-    }
-    Ok(initialised)
+    repo::init(location)
+}
+
+/// A repository whose id is known exists: where it is missing, a disk may be, and nothing is made in its place.
+fn find_pinned(location: &Location, pinned: Id) -> Result<()> {
+    Repository::open(location, Some(pinned)).map(drop).map_err(|error| match error.kind() {
+        Kind::Configuration => error.with_hint(
+            "is the right disk mounted? a new repository gets an id of its own: make it without repo_id",
+        ),
+        _ => error,
+    })
 }
 
 fn refuse_file(path: &Path) -> Result<()> {

@@ -151,7 +151,7 @@ impl Decision {
             None => "restore point".to_string(),
         };
         match &self.choice.stop {
-            _ if self.standby.is_some() => "does not end: the server stays a standby".into(),
+            _ if self.standby.is_some() => "never: the server stays a standby".into(),
             Stop::Consistent => {
                 format!("as soon as the backup is consistent, at LSN {}", self.header.consistent_lsn)
             }
@@ -195,7 +195,7 @@ impl fmt::Display for Plan {
             self.data.display()
         )?;
         line(f, "target", &aim.target)?;
-        line(f, "recovery", &format_args!("stops {}", self.decision.end()))?;
+        line(f, "recovery", &format_args!("ends {}", self.decision.end()))?;
         line(
             f,
             "backup",

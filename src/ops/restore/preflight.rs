@@ -260,6 +260,9 @@ fn check_settings(request: &Request) -> Result<()> {
                 "--standby with --primary-conninfo and --primary-slot"
             }
             "include" | "include_dir" | "include_if_exists" => "--set for each setting",
+            "archive_mode" | "archive_command" | "archive_library" if request.standby.is_some() => {
+                "no flag: a standby archives nothing here; set it once it is the primary"
+            }
             "archive_mode" | "archive_command" | "archive_library" if !request.takeover => "--takeover",
             name if name.starts_with("recovery_target") => {
                 "--target-time and its like, --target-timeline, --action"

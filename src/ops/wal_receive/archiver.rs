@@ -145,7 +145,10 @@ impl Archiver {
 impl Drop for Archiver {
     /// The thread ends with what it does now; what it leaves is found at the next start.
     fn drop(&mut self) {
+        // Under the lock: else the thread might have looked just before, and wait for ever.
+        let state = self.shared.state();
         self.shared.stop.set();
+        drop(state);
         self.shared.changed.notify_all();
     }
 }
