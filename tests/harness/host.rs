@@ -63,8 +63,8 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     command.env_clear().current_dir("/").stdin(Stdio::null());
     command.env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", bin_dir().display()));
     command.env("LANG", "C.UTF-8").env("TZ", "UTC").env("HOME", "/nonexistent");
-    if let Some(backtrace) = std::env::var_os("RUST_BACKTRACE") {
-        command.env("RUST_BACKTRACE", backtrace);
+    for passed_on in ["RUST_BACKTRACE", "TSAN_OPTIONS"] {
+        command.envs(std::env::var_os(passed_on).map(|value| (passed_on, value)));
     }
     if is_root() {
         // The standard library clears the supplementary groups when it changes the user as root.

@@ -19,6 +19,8 @@ mod page;
 mod record;
 mod search;
 #[cfg(any(test, feature = "fuzzing"))]
+// Fuzzing uses a part of it.
+#[cfg_attr(not(test), allow(dead_code))]
 pub(crate) mod synthetic;
 mod unfinished;
 mod walk;
