@@ -14,7 +14,7 @@ use crate::config;
 use crate::error::Error;
 use crate::ident::Name;
 use crate::location::Location;
-use crate::pg::control::ControlFile;
+use crate::pg::control::{self, ControlFile};
 use crate::pg::hba;
 use crate::pg::history::TimelineHistory;
 use crate::pg::label::{BackupLabel, parse_tablespace_map};
@@ -111,6 +111,7 @@ fn history(data: &[u8]) {
 
 fn pg_control(data: &[u8]) {
     ignore(ControlFile::parse(data));
+    control::fuzz(data);
 }
 
 fn stored_segment(data: &[u8]) {

@@ -12,6 +12,7 @@ impl Location {
     pub fn parse(text: &str) -> Result<Self> {
         let path = match text.split_once("://") {
             None => text,
+            _ if text.starts_with('/') => text,
             Some(("file", path)) => path,
             Some((scheme, _)) => {
                 return Err(Error::configuration(format!("repository \"{text}\": no store for {scheme}://"))
@@ -47,6 +48,8 @@ mod tests {
         for good in ["/srv/pgark", "file:///srv/pgark"] {
             assert_eq!(Location::parse(good).map(|l| l.to_string()), Ok("/srv/pgark".to_string()));
         }
+        let named_oddly = Location::parse("/srv/a://b").expect("a path");
+        assert_eq!(Location::parse(&named_oddly.to_string()), Ok(named_oddly));
         for bad in ["", "pgark", "./x", "file://x/y", "s3://bucket/x"] {
             assert!(Location::parse(bad).is_err_and(|error| error.hint().is_some()), "{bad}");
         }

@@ -178,7 +178,7 @@ impl ControlFile {
         }
         let fields = Fields { bytes };
         let control_version = known_version(fields.u32(8))?;
-        fields.check_crc(if control_version >= 1800 { 292 } else { 288 })?;
+        fields.check_crc(crc_offset(control_version))?;
         let major = PgMajor::from_catalog_version(fields.u32(12))?;
         if major.control_version() != control_version {
             return Err(implausible(format!("format version {control_version} for PostgreSQL {major}")));
@@ -236,6 +236,25 @@ fn known_version(version: u32) -> Result<u32> {
     }
     Err(Error::postgres(format!("could not read pg_control: its format version {version} is not supported"))
         .with_hint("supported are the releases of PostgreSQL 14 to 18, on 64-bit machines"))
+}
+
+/// Where the CRC is: behind all that it covers.
+fn crc_offset(control_version: u32) -> usize {
+    if control_version >= 1800 { 292 } else { 288 }
+}
+
+/// A file of these bytes, as a fuzzer wants it (`crate::fuzz`): of the right size, with a right CRC.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let mut bytes = data.get(..FILE_SIZE).unwrap_or(data).to_vec();
+    bytes.resize(FILE_SIZE, 0);
+    let at = crc_offset(Fields { bytes: &bytes }.u32(8));
+    let (covered, rest) = bytes.split_at_mut(at);
+    let crc = crc32c::crc32c(covered).to_ne_bytes();
+    rest.iter_mut().zip(crc).for_each(|(byte, right)| *byte = right);
+    if let Ok(control) = ControlFile::parse(&bytes) {
+        std::hint::black_box((control.has_checksums(), control.segment_size));
+    }
 }
 
 fn implausible(found: impl std::fmt::Display) -> Error {

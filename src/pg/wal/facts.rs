@@ -223,9 +223,28 @@ impl fmt::Display for Damage {
 
 /// The first so many of a list, and how many there are in all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "ReadListed<T>")]
 pub struct Listed<T> {
     pub count: u64,
     pub first: Vec<T>,
+}
+
+#[derive(Deserialize)]
+struct ReadListed<T> {
+    count: u64,
+    first: Vec<T>,
+}
+
+impl<T> TryFrom<ReadListed<T>> for Listed<T> {
+    type Error = String;
+
+    fn try_from(read: ReadListed<T>) -> Result<Self, String> {
+        let ReadListed { count, first } = read;
+        match first.len() {
+            listed if listed as u64 > count => Err(format!("{listed} are listed of {count}")),
+            _ => Ok(Self { count, first }),
+        }
+    }
 }
 
 impl<T> Default for Listed<T> {
