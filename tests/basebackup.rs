@@ -8,6 +8,8 @@ mod content;
 mod damage;
 #[path = "basebackup/ended.rs"]
 mod ended;
+#[path = "basebackup/large.rs"]
+mod large;
 #[path = "basebackup/refusals.rs"]
 mod refusals;
 #[path = "basebackup/standby.rs"]

@@ -108,6 +108,12 @@ impl Generator {
         Timeline(u32::try_from(newest.unwrap_or(0) + 1).expect("few timelines"))
     }
 
+    /// The segment behind the last.
+    pub fn next_segment(&self) -> String {
+        let number = FIRST + self.segments;
+        SegmentName::from_number(self.timeline(number), number, size()).to_string()
+    }
+
     /// The numbers of the first segments of the holes: in the middle between backups, if there are as many.
     pub fn holes(&self) -> Vec<u64> {
         (0..self.holes).map(|hole| self.number(2 * hole + 1, 2 * self.holes) + 1).collect()

@@ -41,6 +41,7 @@ mod load;
 mod lossy_disk;
 mod moments;
 mod mounts;
+mod plant;
 mod repo;
 mod run;
 mod schema;
@@ -58,6 +59,7 @@ pub use load::Load;
 pub use lossy_disk::{Journal, LossyDisk};
 pub use moments::{Seed, moments};
 pub use mounts::{ReadOnly, SmallDisk};
+pub use plant::{is_sparse, planted_name};
 pub use repo::{Damage, TestRepo, damage_file};
 pub use run::{
     Outcome, basebackup, bootstrap_restore, pgark, program, program_path, run, std_program, wal_fetch,

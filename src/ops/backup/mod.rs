@@ -10,6 +10,7 @@ mod control;
 mod copy;
 mod gaps;
 mod header;
+mod holes;
 mod locale;
 mod pages;
 mod publish;

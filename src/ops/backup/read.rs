@@ -1,5 +1,6 @@
 //! Reading a unit: what a worker does. Opens each file, reads it up to the size that it was listed with,
 //! checks its pages, finds zeros, digests slices, and compresses all of it into one frame of its own pack.
+//! Slices that are holes are not read.
 //!
 //! The server goes on writing. Why none of this hurts (sendFile in basebackup.c): a file that vanished was
 //! dropped after the backup began, and replay drops it again; what a file lacks at its end was truncated,
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
+use super::holes::Holes;
 use super::pages::{BadPage, PageChecks};
 use super::units::{Piece, Step, Unit};
 use crate::error::{Error, IoContext, Result};
@@ -139,11 +141,17 @@ impl<'a> UnitReader<'a> {
             .map_err(std::io::Error::from)
             .doing(|| "turn off reading ahead")?;
         let (mut at, mut left) = (read.piece.at, read.piece.length);
+        // What is shorter than a slice is read as fast as it is asked about.
+        let holes = if left < SLICE_SIZE { None } else { Holes::of(file).doing(|| "look for holes")? };
         while left > 0 {
             let wanted = left.min(SLICE_SIZE);
-            self.reading.throttle.wait(u64::from(wanted), &self.reading.stop)?;
-            let block = self.reading.first_block(&read.piece.attributes.path, at);
-            let got = self.read_slice(file, at, wanted, block, read)?;
+            let got = match hole(holes, file, at, wanted)? {
+                Some(length) => {
+                    read.cuts.push(Cut::Zeros { length });
+                    length
+                }
+                None => self.read_slice(file, at, wanted, read)?,
+            };
             if got < wanted {
                 break;
             }
@@ -154,14 +162,9 @@ impl<'a> UnitReader<'a> {
     }
 
     /// Returns how many bytes there were.
-    fn read_slice(
-        &mut self,
-        file: &File,
-        at: u64,
-        wanted: u32,
-        block: Option<BlockNumber>,
-        read: &mut ReadPiece,
-    ) -> Result<u32> {
+    fn read_slice(&mut self, file: &File, at: u64, wanted: u32, read: &mut ReadPiece) -> Result<u32> {
+        self.reading.throttle.wait(u64::from(wanted), &self.reading.stop)?;
+        let block = self.reading.first_block(&read.piece.attributes.path, at);
         let end = self.filled + wanted as usize;
         let target = self.raw.get_mut(self.filled..end).ok_or_else(|| Error::bug("a unit is too large"))?;
         let got = read_clean(file, target, at).doing(|| format!("read {wanted} bytes at byte {at}"))?;
@@ -193,6 +196,14 @@ impl Reading<'_> {
     fn first_block(&self, path: &MapPath, at: u64) -> Option<BlockNumber> {
         self.checks.filter(|_| path.root() == Root::Data)?.first_block(path, at)
     }
+}
+
+/// How many of the next bytes there are, if all of them are a hole.
+fn hole(holes: Option<Holes>, file: &File, at: u64, wanted: u32) -> Result<Option<u32>> {
+    let Some(holes) = holes else { return Ok(None) };
+    let length =
+        holes.cover(file, at, at + u64::from(wanted)).doing(|| format!("look for holes at byte {at}"))?;
+    Ok(length.and_then(|length| u32::try_from(length).ok()))
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
@@ -242,6 +253,7 @@ fn read_rest(file: &File, target: &mut [u8], offset: u64, mut have: usize) -> st
 
 #[cfg(test)]
 mod tests {
+    use super::super::holes;
     use super::*;
     use crate::progress::Display;
     use crate::repo::fixture::Fixture;
@@ -324,6 +336,54 @@ mod tests {
         let (pieces, _) = read(&[("grown", Some(b"abcdef"), 3), ("shrunk", Some(&content), listed)]);
         assert_eq!(pieces[0].cuts, [data(0, b"abc")]);
         assert_eq!(pieces[1].cuts, [data(3, &content[..MIB]), data(3 + MIB, &content[MIB..])]);
+    }
+
+    /// Bytes that this thread has read by system calls.
+    fn bytes_read() -> u64 {
+        let io = std::fs::read_to_string("/proc/thread-self/io").expect("io accounting");
+        let count = io.lines().find_map(|line| line.strip_prefix("rchar: ")).expect("what was read");
+        count.parse().expect("a number")
+    }
+
+    #[test]
+    fn holes_are_not_read_and_what_lies_between_them_is() {
+        let mib = MIB as u64;
+        let Some(file) = holes::tests::sparse(20 * mib, &[mib + 5]) else { return };
+        let progress = Progress::start(Display::Silent, "copying");
+        let root = file.path().parent().expect("a directory");
+        let reading = Reading {
+            data_directory: root.to_path_buf(),
+            level: 1,
+            checks: None,
+            throttle: Throttle::new(None),
+            progress: &progress,
+            stop: Interrupt::default(),
+        };
+        let path = MapPath::data(file.path().strip_prefix(root).expect("within")).expect("a path");
+        let attributes =
+            Attributes { path, mode: FileMode::from_st_mode(0o600), mtime: Timestamp::UNIX_EPOCH };
+        // One more than there are: it has shrunk since it was listed.
+        let size = 21 * mib;
+        let repo = Fixture::create();
+        let mut packs = PackWriter::new(&repo.cluster, Id::random().expect("random"));
+        let mut reader = UnitReader::new(&reading).expect("zstd");
+        let mut cuts = Vec::new();
+        let before = bytes_read();
+        for at in (0..size).step_by(2 * MIB) {
+            let length = (size - at).min(2 * mib) as u32;
+            let piece = Piece { attributes: attributes.clone(), at, length, size };
+            let unit = Unit { number: at / mib, steps: vec![Step::File(piece)] };
+            let read = reader.read(unit, &mut packs).expect("read").steps;
+            read.into_iter().for_each(|step| match step {
+                ReadStep::File(piece) => cuts.extend(piece.cuts),
+                ReadStep::Directory(_) => panic!("there is none"),
+            });
+        }
+        let read = bytes_read() - before;
+        assert!((mib..mib + mib / 2).contains(&read), "{read} bytes read");
+        let content = [&[0; 5][..], b"data", &[0; MIB - 9]].concat();
+        let hole = Cut::Zeros { length: MIB as u32 };
+        assert_eq!(cuts, [vec![hole, data(0, &content)], vec![hole; 18]].concat());
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub mod report;
 #[cfg(test)]
 mod round_trip;
 mod scatter;
+mod size;
 pub mod source;
 pub mod space;
 pub mod streamed;

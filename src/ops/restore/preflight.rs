@@ -14,23 +14,17 @@ use super::libraries;
 use super::memory::{Memory, MemorySettings};
 use super::neighbours;
 use super::plan::{Decision, Plan, ServerPlan};
+use super::size::{self, Counted};
 use super::source::Source;
-use super::space::{self, Demand};
+use super::space;
 use super::tablespaces::{self, Assigned, Found};
 use crate::config::Config;
 use crate::error::{Error, IoContext, Result};
 use crate::ident::Id;
 use crate::pg::binaries::Binaries;
-use crate::pg::oid::Oid;
 use crate::pg::recovery::Role;
 use crate::pg::server;
 use crate::pg::version::PgMajor;
-use crate::repo::map::{Entry, MapReader};
-
-/// WAL that recovery may have on disk at once, at most: the default of max_wal_size.
-const MOST_WAL: u64 = 1 << 30;
-/// Segments that a server writes at its start and after its promotion.
-const OWN_SEGMENTS: u64 = 3;
 
 /// What is in the way.
 #[derive(Debug, Default)]
@@ -63,7 +57,7 @@ pub fn plan(
     request: &Request,
     source: &Source,
     decision: Decision,
-    notes: Vec<String>,
+    mut notes: Vec<String>,
 ) -> Result<Plan> {
     let mut obstacles = Obstacles::default();
     obstacles.note(refuse_root(request));
@@ -72,7 +66,8 @@ pub fn plan(
     let assigned = tablespaces::assign(&decision.header.tablespaces, &request.tablespace_map)?;
     let freed = freed(request, &clearing, &assigned, major)?;
     let made_for_replay = check_tablespaces(&mut obstacles, request, &decision, &assigned, &freed);
-    obstacles.note(check_space(source, request, &decision, &assigned, &clearing, &freed));
+    let space = check_space(source, request, &decision, &assigned, &clearing, &freed);
+    notes.extend(obstacles.note(space).flatten());
     let binaries = match request.start {
         true => obstacles.note(Binaries::find(major, request.bin_dir.as_deref(), request.path.as_deref())),
         false => None,
@@ -186,6 +181,7 @@ fn check_tablespaces(
     missing
 }
 
+/// Answers with what the operator should know when there is room only because zeros take none.
 fn check_space(
     source: &Source,
     request: &Request,
@@ -193,47 +189,17 @@ fn check_space(
     assigned: &[Assigned],
     clearing: &Clearing,
     freed: &[(PathBuf, PgMajor)],
-) -> Result<()> {
-    let wal = decision.wal_bytes().min(MOST_WAL).saturating_add(OWN_SEGMENTS * decision.segment_size.bytes());
-    let total = decision.header.map.raw_bytes;
-    let mut demands = vec![Demand { directory: request.data.clone(), bytes: wal }];
-    let home = space::device_of(&request.data)?;
-    let mut elsewhere = Vec::new();
-    for place in assigned {
-        if space::device_of(&place.location)? != home {
-            elsewhere.push(place);
-        }
-    }
-    let mut outside: u64 = 0;
-    // Only then it matters which file belongs to which tablespace.
-    if !elsewhere.is_empty() {
-        for place in elsewhere {
-            let bytes = size_of_tablespace(source, decision, place.oid)?;
-            outside = outside.saturating_add(bytes);
-            demands.push(Demand { directory: place.location.clone(), bytes });
-        }
-    }
-    demands.push(Demand { directory: request.data.clone(), bytes: total.saturating_sub(outside) });
+) -> Result<Option<String>> {
     let mut emptied: Vec<PathBuf> =
         freed.iter().map(|(location, major)| location.join(major.tablespace_directory())).collect();
     emptied.extend(clearing.empty.then(|| request.data.clone()));
-    space::check(&demands, &emptied)
-}
-
-fn size_of_tablespace(source: &Source, decision: &Decision, oid: Oid) -> Result<u64> {
-    let below = Path::new("pg_tblspc").join(oid.to_string());
-    let mut bytes: u64 = 0;
-    let map = MapReader::open(&source.cluster, &decision.header.label, &decision.header.map)?;
-    for chunk in map.iter() {
-        for entry in chunk?.entries {
-            if let Entry::File(part) = entry
-                && part.attributes.path.as_path().starts_with(&below)
-            {
-                bytes = bytes.saturating_add(part.size.unwrap_or(0));
-            }
-        }
+    let whole = size::demands(source, request, decision, assigned, Counted::Whole)?;
+    if space::check(&whole, &emptied).is_ok() {
+        return Ok(None);
     }
-    Ok(bytes)
+    let written = size::demands(source, request, decision, assigned, Counted::Written)?;
+    space::check(&written, &emptied)?;
+    Ok(Some(size::note(&whole, &written)))
 }
 
 fn check_memory(decision: &Decision, request: &Request) -> Result<()> {

@@ -1,6 +1,4 @@
 //! Whether the file systems have room for what will be written to them.
-//!
-//! Counted is the whole size of the files, though zeros are left out as holes: the server fills them later.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
