@@ -1,5 +1,6 @@
 # `make demo` shows what pgark does; `make test` runs all tests; `make bench` measures pgark beside its peers, and
-# takes arguments as ARGS="backlog --rounds 7". All install what is missing first (as root,
+# takes arguments as ARGS="backlog --rounds 7". `make scaling` measures how time and memory grow with files and
+# segments (docs/scaling.md; ARGS="files --files 1000,10000"). All install what is missing first (as root,
 # on Debian or Ubuntu) or say what to install. `make compose-test` tries the containers of docker/ alone; it is part of
 # `make test` where a Docker engine answers. `make majors` runs the core of the tests on every major of PostgreSQL,
 # or on some: MAJORS="16 18"; MAJORS_TESTS=all runs the whole suite there.
@@ -16,6 +17,10 @@ test:
 
 bench:
 	@scripts/bench.sh $(ARGS)
+
+.PHONY: scaling
+scaling:
+	@scripts/scaling.sh $(ARGS)
 
 compose-test:
 	@PGARK_TEST_DOCKERD=1 cargo test --locked --test compose

@@ -27,17 +27,18 @@ pub enum Heard<M> {
 
 /// Works on all tasks, and lets `hear` have what they tell, in the tasks' order. `watch` is asked now and then; its error,
 /// or `hear`'s, ends everything.
-pub fn in_order<T: Sync, M: Send>(
+pub fn in_order<T: Send + Sync + Copy, M: Send>(
     jobs: NonZeroUsize,
-    tasks: &[T],
+    mut tasks: impl Iterator<Item = T>,
     work: impl Fn(&T, &mut Tell<'_, M>) -> Result<()> + Sync,
     watch: &dyn Fn() -> Result<()>,
     hear: &mut dyn FnMut(&T, Heard<M>) -> Result<()>,
 ) -> Result<()> {
     std::thread::scope(|scope| {
-        let (hand_out, handed) = bounded::<(&T, Sender<Heard<M>>)>(jobs.get());
+        let (hand_out, handed) = bounded::<(T, Sender<Heard<M>>)>(jobs.get());
+        let first: Vec<T> = tasks.by_ref().take(jobs.get()).collect();
         let mut hands = 0;
-        for _ in 0..jobs.get().min(tasks.len()) {
+        for _ in &first {
             let (handed, work) = (handed.clone(), &work);
             match threads::start(scope, "find", move || worker(&handed, work)) {
                 Ok(_) => hands += 1,
@@ -47,8 +48,8 @@ pub fn in_order<T: Sync, M: Send>(
             }
         }
         drop(handed);
-        let mut open: VecDeque<(&T, Receiver<Heard<M>>)> = VecDeque::new();
-        let mut waiting = tasks.iter();
+        let mut open: VecDeque<(T, Receiver<Heard<M>>)> = VecDeque::new();
+        let mut waiting = first.into_iter().chain(tasks);
         loop {
             while open.len() < hands
                 && let Some(task) = waiting.next()
@@ -58,7 +59,7 @@ pub fn in_order<T: Sync, M: Send>(
                 open.push_back((task, told));
             }
             let Some((task, told)) = open.pop_front() else { return Ok(()) };
-            listen(task, &told, watch, hear)?;
+            listen(&task, &told, watch, hear)?;
         }
     })
 }
@@ -86,7 +87,7 @@ fn ended_early() -> Error {
 }
 
 fn worker<T, M>(
-    handed: &Receiver<(&T, Sender<Heard<M>>)>,
+    handed: &Receiver<(T, Sender<Heard<M>>)>,
     work: &impl Fn(&T, &mut Tell<'_, M>) -> Result<()>,
 ) {
     for (task, tell) in handed {
@@ -94,7 +95,7 @@ fn worker<T, M>(
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         };
-        let outcome = work(task, &mut say);
+        let outcome = work(&task, &mut say);
         // Nobody listens any more: then nobody misses it.
         if tell.send(Heard::End(outcome)).is_err() {
             return;
@@ -122,7 +123,7 @@ mod tests {
             let mut ends = Vec::new();
             in_order(
                 jobs(number),
-                &tasks,
+                tasks.iter().copied(),
                 |(task, size), tell| {
                     (0..*size).for_each(|n| assert!(tell((*task, n)).is_continue()));
                     Ok(())
@@ -155,7 +156,7 @@ mod tests {
             }
             Ok(())
         };
-        assert_eq!(in_order(jobs(2), &[1, 2, 3], work, &|| Ok(()), &mut hear), Ok(()));
+        assert_eq!(in_order(jobs(2), [1, 2, 3].into_iter(), work, &|| Ok(()), &mut hear), Ok(()));
         assert_eq!(ends, [true, false, true]);
     }
 
@@ -166,9 +167,11 @@ mod tests {
             Ok(())
         };
         let stop = Error::transient("enough");
-        let heard = in_order(jobs(3), &[1, 2, 3, 4], endless, &|| Ok(()), &mut |_, _| Err(stop.clone()));
+        let heard =
+            in_order(jobs(3), [1, 2, 3, 4].into_iter(), endless, &|| Ok(()), &mut |_, _| Err(stop.clone()));
         assert_eq!(heard, Err(stop.clone()));
-        let watched = in_order(jobs(3), &[1, 2], endless, &|| Err(stop.clone()), &mut |_, _| Ok(()));
+        let watched =
+            in_order(jobs(3), [1, 2].into_iter(), endless, &|| Err(stop.clone()), &mut |_, _| Ok(()));
         assert_eq!(watched, Err(stop));
     }
 }

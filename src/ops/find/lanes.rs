@@ -4,9 +4,11 @@
 //! with it all files on the path to that timeline. Where the context of earlier records matters, a lane begins with the segment
 //! in which the last checkpoint before it begins (its redo LSN): from there on every page is told whole at its
 //! first change.
+//!
+//! Invariant: memory goes by how many stretches there are, not by how many segments.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 
 use super::crew::{Heard, Tell, in_order};
 use super::query::{Query, Range};
@@ -20,11 +22,14 @@ use crate::pg::lsn::{SegmentSize, Timeline};
 use crate::pg::names::SegmentName;
 use crate::repo::inventory::{Inventory, PathWal};
 
-/// Consecutive segments of a path.
+/// Segments of a path, with no hole between the first and the last.
 #[derive(Clone, Debug)]
 pub struct Lane<'a> {
     pub path: &'a TimelineHistory,
-    pub tasks: Vec<Task>,
+    /// The numbers of those that are read, in order; no two runs touch.
+    runs: Vec<RangeInclusive<u64>>,
+    /// Those before are read for their context only.
+    counts_from: u64,
 }
 
 /// A segment to be read.
@@ -34,6 +39,44 @@ pub struct Task {
     pub name: SegmentName,
     /// Hits in it count; else it is read for the context of later ones.
     pub counts: bool,
+}
+
+impl<'a> Lane<'a> {
+    fn new(path: &'a TimelineHistory) -> Self {
+        Self { path, runs: Vec::new(), counts_from: 0 }
+    }
+
+    /// How many segments there are.
+    pub fn segments(&self) -> u64 {
+        let length = |run: &RangeInclusive<u64>| (run.end() - run.start()).saturating_add(1);
+        self.runs.iter().fold(0, |sum: u64, run| sum.saturating_add(length(run)))
+    }
+
+    pub fn tasks(&self, size: SegmentSize) -> impl Iterator<Item = Task> {
+        self.runs.iter().cloned().flatten().map(move |number| {
+            let timeline = self.path.path_timeline_for_segment(number, size);
+            let name = SegmentName::from_number(timeline, number, size);
+            Task { number, name, counts: number >= self.counts_from }
+        })
+    }
+
+    fn first(&self) -> Option<u64> {
+        self.runs.first().map(|run| *run.start())
+    }
+
+    fn last(&self) -> Option<u64> {
+        self.runs.last().map(|run| *run.end())
+    }
+
+    /// Adds a run that begins no earlier than the last one.
+    fn add(&mut self, run: RangeInclusive<u64>) {
+        match self.runs.last_mut() {
+            Some(last) if *run.start() <= last.end().saturating_add(1) => {
+                *last = *last.start()..=*last.end().max(run.end());
+            }
+            _ => self.runs.push(run),
+        }
+    }
 }
 
 /// The stretches of the archive without a hole.
@@ -73,25 +116,19 @@ fn stretches<'a>(
     from: u64,
     size: SegmentSize,
 ) -> Result<Vec<Lane<'a>>> {
-    let wal = PathWal::new(inventory, path, size);
-    let mut numbers: Vec<u64> = wal.present(&(from..=u64::MAX)).into_iter().flatten().collect();
+    let mut all = Lane::new(path);
+    let present = PathWal::new(inventory, path, size).present(&(from..=u64::MAX));
+    present.into_iter().for_each(|run| all.add(run));
     if let Some(part) = ends.of(path.timeline()) {
-        numbers.push(part.segment.number(size)?);
+        let number = part.segment.number(size)?;
+        all.add(number..=number);
     }
-    numbers.dedup();
-    let mut lanes: Vec<Lane<'a>> = Vec::new();
-    for number in numbers {
-        let name = SegmentName::from_number(path.path_timeline_for_segment(number, size), number, size);
-        let task = Task { number, name, counts: true };
-        let last = lanes
-            .last_mut()
-            .filter(|lane| lane.tasks.last().is_some_and(|last| last.number.checked_add(1) == Some(number)));
-        match last {
-            Some(lane) => lane.tasks.push(task),
-            None => lanes.push(Lane { path, tasks: vec![task] }),
-        }
-    }
-    Ok(lanes)
+    let lane = |run| {
+        let mut lane = Lane::new(path);
+        lane.add(run);
+        lane
+    };
+    Ok(all.runs.into_iter().map(lane).collect())
 }
 
 /// Leaves of a lane what may hold a hit, judged by the range and by the headers; and puts in front what the context
@@ -104,39 +141,35 @@ pub fn narrow(
     watch: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
     let size = archive.segment_size();
-    let all = std::mem::take(&mut lane.tasks);
+    let path = lane.path;
+    let all = std::mem::replace(lane, Lane::new(path));
     let touched = |task: &Task| {
         range.may_touch(size.start_of(task.number), size.start_of(task.number.saturating_add(1)))
     };
+    let candidates = all.tasks(size).filter(touched);
     // Every segment with the end of a transaction in it may hold a drop: asking all headers would save nothing.
-    let by_headers = !(query.needs_context() && range.is_everything());
-    let candidates: Vec<Task> = all.iter().copied().filter(touched).collect();
-    let kept = if by_headers { by_header(archive, &candidates, query, range, watch)? } else { candidates };
-    let (Some(first), Some(last)) = (kept.first().copied(), kept.last().copied()) else { return Ok(()) };
-    if !query.needs_context() {
-        lane.tasks = kept;
-        return Ok(());
+    if query.needs_context() && range.is_everything() {
+        candidates.for_each(|task| lane.add(task.number..=task.number));
+    } else {
+        by_header(archive, candidates, lane, query, range, watch)?;
     }
-    let from = context(archive, lane.path, first.number, watch)?;
-    lane.tasks = (from..=last.number)
-        .map(|number| Task {
-            number,
-            name: archive.catalog.name_on(lane.path, number),
-            counts: number >= first.number,
-        })
-        .collect();
+    let (Some(first), Some(last)) = (lane.first(), lane.last()) else { return Ok(()) };
+    if query.needs_context() {
+        *lane = Lane { counts_from: first, ..Lane::new(path) };
+        lane.add(context(archive, path, first, watch)?..=last);
+    }
     Ok(())
 }
 
-/// Those whose headers say that they may hold a hit. One that can't be read may.
+/// Adds those to a lane whose headers say that they may hold a hit. One that can't be read may.
 fn by_header(
     archive: &StoredArchive<'_>,
-    tasks: &[Task],
+    tasks: impl Iterator<Item = Task>,
+    lane: &mut Lane<'_>,
     query: &Query,
     range: &Range,
     watch: &dyn Fn() -> Result<()>,
-) -> Result<Vec<Task>> {
-    let mut kept = Vec::new();
+) -> Result<()> {
     let look = |task: &Task, tell: &mut Tell<'_, bool>| {
         let may = match archive.facts_of(task.name) {
             Ok(facts) => query.may_be_in(&facts) && range.may_be_in(&facts),
@@ -150,14 +183,12 @@ fn by_header(
     };
     in_order(archive.jobs, tasks, look, watch, &mut |task, heard| {
         match heard {
-            Heard::Message(true) => kept.push(*task),
             Heard::Message(false) | Heard::End(Ok(())) => {}
-            // It is read, and then told as what can't be read.
-            Heard::End(Err(_)) => kept.push(*task),
+            // One that failed is read, and then told as what can't be read.
+            Heard::Message(true) | Heard::End(Err(_)) => lane.add(task.number..=task.number),
         }
         Ok(())
-    })?;
-    Ok(kept)
+    })
 }
 
 /// The segment from which on all pages that are changed in segment `number` are known: that of the redo LSN of the last
@@ -222,8 +253,8 @@ mod tests {
         let ends = Ends::find(&catalog, &histories).expect("ends");
         let inventory = Inventory::take(&fixture.cluster, size()).expect("listed");
         let lanes = lanes(&inventory, &histories, &ends, wanted.map(Timeline), size()).expect("lanes");
-        let words = |task: &Task| format!("{}:{}", task.name.timeline, task.number);
-        lanes.iter().map(|lane| lane.tasks.iter().map(words).collect::<Vec<_>>().join(" ")).collect()
+        let words = |task: Task| format!("{}:{}", task.name.timeline, task.number);
+        lanes.iter().map(|lane| lane.tasks(size()).map(words).collect::<Vec<_>>().join(" ")).collect()
     }
 
     #[test]
@@ -233,6 +264,22 @@ mod tests {
         assert_eq!(told(&segments, 7, Some(1)), ["1:2 1:3", "1:5 1:6"]);
         assert_eq!(told(&segments, 7, Some(2)), ["1:2 1:3", "2:5 2:6 2:7"]);
         assert_eq!(told(&[(1, 3), (1, 4), (2, 5)], 8, Some(2)), ["1:3 1:4 2:5", "2:8"]);
+    }
+
+    #[test]
+    fn a_million_segments_take_one_run_and_those_that_lie_apart_one_each() {
+        let path = TimelineHistory::without_parents(Timeline(1));
+        let mut lane = Lane::new(&path);
+        (100..1_000_100).for_each(|number| lane.add(number..=number));
+        assert_eq!((lane.runs.len(), lane.segments()), (1, 1_000_000));
+        lane.add(1_000_050..=1_000_099);
+        lane.add(2_000_000..=2_000_001);
+        assert_eq!((lane.runs.len(), lane.segments()), (2, 1_000_002));
+        assert_eq!((lane.first(), lane.last()), (Some(100), Some(2_000_001)));
+        lane.counts_from = 2_000_001;
+        let told: Vec<(u64, bool)> =
+            lane.tasks(size()).skip(999_999).map(|task| (task.number, task.counts)).collect();
+        assert_eq!(told, [(1_000_099, false), (2_000_000, false), (2_000_001, true)]);
     }
 
     #[test]

@@ -135,10 +135,10 @@ impl Finder<'_> {
         let (histories, wanted, size) = (&source.histories, self.request.timeline, source.segment_size);
         let mut moved = Moved::default();
         for mut lane in lanes::lanes(&inventory, histories, &ends, wanted, size)? {
-            self.searched.segments = self.searched.segments.saturating_add(lane.tasks.len() as u64);
+            self.searched.segments = self.searched.segments.saturating_add(lane.segments());
             let (query, range) = (&self.request.query, &self.request.range);
             lanes::narrow(&scene.archive, &mut lane, query, range, &|| self.interrupt.check())?;
-            self.searched.read = self.searched.read.saturating_add(lane.tasks.len() as u64);
+            self.searched.read = self.searched.read.saturating_add(lane.segments());
             self.search(&scene, &lane, &mut moved)?;
         }
         Ok(())
@@ -171,7 +171,7 @@ impl Finder<'_> {
         let mut search = Search::new(&request.query, &request.range, system_id, moved, catalogs);
         let progress = Progress::start(request.display, "searching");
         let size = scene.source.segment_size;
-        progress.set_total((lane.tasks.len() as u64).saturating_mul(size.bytes()));
+        progress.set_total(lane.segments().saturating_mul(size.bytes()));
         let (interrupt, jobs) = (self.interrupt, self.jobs);
         let look = || {
             progress.tick();
@@ -200,7 +200,7 @@ impl Finder<'_> {
             }
             Ok(())
         };
-        in_order(jobs, &lane.tasks, read, &look, &mut hear)?;
+        in_order(jobs, lane.tasks(size), read, &look, &mut hear)?;
         progress.finish();
         let (again, unnamed, unread) = (search.moved_unseen, search.unnamed, search.unread);
         if !again {
