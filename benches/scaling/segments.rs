@@ -44,14 +44,15 @@ impl Archive {
         Self { repo, generator }
     }
 
-    /// In the order in which they run: the last deletes two thirds.
+    /// In the order in which they run: the last deletes half of it.
     fn calls(&self) -> Vec<(&'static str, Call)> {
-        let expire = ["expire", "--recovery-window", "13 days"];
+        let expire = ["expire", "--recovery-window", "18 days"];
+        let find = ["find", "--no-server", "--points"];
         vec![
             ("info", self.pgark().args(["info"])),
             ("wal-fetch of what is absent", self.fetch_of_absent()),
-            ("find --around", self.pgark().args(["find", "--no-server", "--around", "10 days ago"])),
-            ("find --points", self.pgark().args(["find", "--no-server", "--points"])),
+            // Nothing is found: what the segments hold is no WAL.
+            ("find --points", self.ending_with(3, &self.pgark().args(find))),
             ("verify of 1000 objects", self.pgark().args(["verify", "--for-objects", SAMPLE])),
             ("expire, plan only", self.pgark().args(expire).args(["--dry-run"])),
             ("expire", self.pgark().args(expire)),
@@ -62,14 +63,19 @@ impl Archive {
         self.call("pgark")
     }
 
-    /// The segment that comes next, which does not exist yet: status 1.
+    /// The segment that comes next, which does not exist yet.
     fn fetch_of_absent(&self) -> Call {
         let system_id = self.generator.system_id.to_string();
         let fetch = self.call("wal-fetch").args(["--system-id", &system_id]);
         let next = self.generator.next_segment();
-        let target = self.repo.scratch().join("fetched");
-        let here = self.repo.scratch().path();
-        fetch.args([&next]).arg(&target).through("shift; \"$@\"; test $? = 1", here).within(here)
+        let fetch = fetch.args([&next]).arg(self.repo.scratch().join("fetched"));
+        self.ending_with(1, &fetch).within(self.repo.scratch().path())
+    }
+
+    /// A call that is right when it ends with that status.
+    fn ending_with(&self, status: i32, call: &Call) -> Call {
+        let script = format!("shift; \"$@\"; test $? = {status}");
+        call.through(&script, self.repo.scratch().path())
     }
 
     fn call(&self, program: &str) -> Call {
