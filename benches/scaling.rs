@@ -24,8 +24,8 @@ mod segments;
 mod series;
 
 use arguments::{Arguments, Part};
-use measure::Launcher;
-use series::Figure;
+use measure::{Launcher, Sample};
+use series::{Figure, Points};
 
 fn main() {
     // Before anything else: this process shall stay small. See launcher.rs.
@@ -34,18 +34,21 @@ fn main() {
     }
     let arguments = Arguments::read();
     let launcher = Launcher::new();
-    let mut figures: Vec<Figure> = Vec::new();
-    for part in [Part::Files, Part::Holes, Part::Segments] {
-        if arguments.wants(part) {
-            let figure = match part {
-                Part::Files => files::small(&launcher, &arguments),
-                Part::Holes => files::holes(&launcher, &arguments),
-                Part::Segments => segments::measure(&launcher, &arguments),
-            };
-            println!("{}", figure.markdown());
-            figures.push(figure);
+    let mut points = Points::read(arguments.points.as_deref());
+    for part in Part::ALL.into_iter().filter(|part| arguments.wants(*part)) {
+        let mut tell = |work: &str, size: u32, sample: &Sample| points.add(part, work, size, sample);
+        match part {
+            Part::Files => files::small(&launcher, &arguments, &mut tell),
+            Part::Holes => files::holes(&launcher, &arguments, &mut tell),
+            Part::Segments => segments::measure(&launcher, &arguments, &mut tell),
         }
     }
+    let figures = points.figures();
     let markdown: Vec<String> = figures.iter().map(Figure::markdown).collect();
-    arguments.write(&markdown.join("\n"), &plot::svg(&figures));
+    let markdown = markdown.concat();
+    print!("{markdown}");
+    arguments.write(markdown.trim_end(), &plot::svg(&figures));
 }
+
+/// Hears of each run: the work, the size, and what it cost.
+pub type Tell<'a> = dyn FnMut(&str, u32, &Sample) + 'a;

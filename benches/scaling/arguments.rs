@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum Part {
     /// A cluster of many small files: backup and restore
     Files,
@@ -12,6 +13,26 @@ pub enum Part {
     Holes,
     /// An archive of many segments: what lists and reads it
     Segments,
+}
+
+impl Part {
+    pub const ALL: [Part; 3] = [Part::Files, Part::Holes, Part::Segments];
+
+    pub fn title(self) -> &'static str {
+        match self {
+            Part::Files => "Small files",
+            Part::Holes => "Sparse files of 1 GiB",
+            Part::Segments => "WAL segments",
+        }
+    }
+
+    /// What its sizes count.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Part::Files | Part::Holes => "files",
+            Part::Segments => "segments",
+        }
+    }
 }
 
 /// Measures how time and memory grow with files and segments
@@ -37,6 +58,14 @@ pub struct Arguments {
     #[arg(long, default_value = "400")]
     pub backups: u64,
 
+    /// Add what is measured to this file, and show all that is in it
+    #[arg(long, value_name = "FILE")]
+    pub points: Option<PathBuf>,
+
+    /// Measure nothing, only show what --points has
+    #[arg(long, requires = "points")]
+    show: bool,
+
     /// Also write the tables into this file, in Markdown
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
@@ -60,7 +89,7 @@ impl Arguments {
     }
 
     pub fn wants(&self, part: Part) -> bool {
-        self.parts.is_empty() || self.parts.contains(&part)
+        !self.show && (self.parts.is_empty() || self.parts.contains(&part))
     }
 
     pub fn write(&self, markdown: &str, svg: &str) {

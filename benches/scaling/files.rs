@@ -2,40 +2,36 @@
 
 use std::path::Path;
 
+use crate::Tell;
 use crate::arguments::Arguments;
 use crate::harness::{Cluster, Scratch, TestRepo, is_sparse, planted_name, program_path};
 use crate::measure::{Call, Launcher};
-use crate::series::Figure;
 
 /// A file of a relation, bytes.
 const LARGEST: u64 = 1 << 30;
 
 /// Small files: nine of ten are empty, the tenth has a page.
-pub fn small(launcher: &Launcher, arguments: &Arguments) -> Figure {
-    let mut figure = Figure::new("Small files", "files");
+pub fn small(launcher: &Launcher, arguments: &Arguments, tell: &mut Tell<'_>) {
     let scene = Scene::new();
     let mut planted = 0;
     for files in arguments.files.iter().copied() {
         scene.source.plant_files(planted..files);
         planted = files;
-        scene.measure(launcher, &mut figure, files);
+        scene.measure(launcher, tell, files);
     }
-    figure
 }
 
 /// Sparse files of 1 GiB: two pages in each, the rest are holes.
-pub fn holes(launcher: &Launcher, arguments: &Arguments) -> Figure {
-    let mut figure = Figure::new("Sparse files of 1 GiB", "files");
+pub fn holes(launcher: &Launcher, arguments: &Arguments, tell: &mut Tell<'_>) {
     let scene = Scene::new();
     let mut planted = 0;
     for files in arguments.holes.iter().copied() {
         scene.source.plant_sparse(planted..files, LARGEST);
         planted = files;
-        let restored = scene.measure(launcher, &mut figure, files);
+        let restored = scene.measure(launcher, tell, files);
         let last = restored.join("data").join(scene.source.planted()).join(planted_name(files - 1));
         assert!(is_sparse(&last, LARGEST), "{} was restored without its holes", last.display());
     }
-    figure
 }
 
 struct Scene {
@@ -54,18 +50,18 @@ impl Scene {
     }
 
     /// Answers with the directory in which the restored one is.
-    fn measure(&self, launcher: &Launcher, figure: &mut Figure, files: u32) -> Scratch {
+    fn measure(&self, launcher: &Launcher, tell: &mut Tell<'_>, files: u32) -> Scratch {
         let label = format!("b{files}");
         let backup = self.call("basebackup").args(["--label", &label]);
-        figure.add("basebackup", files, &launcher.measure(&backup));
+        tell("basebackup", files, &launcher.measure(&backup));
         let target = Scratch::new();
         let plan = self.restore(&label, &target.join("data"));
-        figure.add("restore, plan only", files, &launcher.measure(&plan.clone().arg("--dry-run")));
-        figure.add("restore", files, &launcher.measure(&plan));
+        tell("restore, plan only", files, &launcher.measure(&plan.clone().arg("--dry-run")));
+        tell("restore", files, &launcher.measure(&plan));
         let verify = self.call("pgark").args(["verify", "--backup", &label]);
-        figure.add("verify", files, &launcher.measure(&verify));
+        tell("verify", files, &launcher.measure(&verify));
         let deep = self.call("pgark").args(["verify", "--deep", "--backup", &label]);
-        figure.add("verify --deep", files, &launcher.measure(&deep));
+        tell("verify --deep", files, &launcher.measure(&deep));
         target
     }
 

@@ -49,27 +49,21 @@ pub fn svg(figures: &[Figure]) -> String {
     );
     for (row, figure) in figures.iter().enumerate() {
         let top = row as f64 * HEIGHT;
-        let time = |point: &Point| Some(point.cpu.as_secs_f64().max(0.001));
+        let time = |point: &Point| point.cpu.as_secs_f64().max(0.001);
         panel(&mut svg, figure, (0.0, top), "CPU time, s", time);
-        let memory = |point: &Point| point.peak.map(mib);
+        let memory = |point: &Point| mib(point.peak);
         panel(&mut svg, figure, (WIDTH, top), "peak memory, MiB", memory);
     }
     svg.push_str("</svg>\n");
     svg
 }
 
-fn panel(
-    svg: &mut String,
-    figure: &Figure,
-    at: (f64, f64),
-    what: &str,
-    value: impl Fn(&Point) -> Option<f64>,
-) {
+fn panel(svg: &mut String, figure: &Figure, at: (f64, f64), what: &str, value: impl Fn(&Point) -> f64) {
     let points = |series: &Series| -> Vec<(f64, f64)> {
-        series.points.iter().filter_map(|point| Some((point.size as f64, value(point)?))).collect()
+        series.points.iter().map(|point| (point.size as f64, value(point))).collect()
     };
     let lines: Vec<(&str, Vec<(f64, f64)>)> =
-        figure.series.iter().map(|series| (series.work, points(series))).collect();
+        figure.series.iter().map(|series| (series.work.as_str(), points(series))).collect();
     let all: Vec<(f64, f64)> = lines.iter().flat_map(|(_, points)| points.clone()).collect();
     if all.is_empty() {
         return;
@@ -77,9 +71,9 @@ fn panel(
     let (sizes, values): (Vec<f64>, Vec<f64>) = all.into_iter().unzip();
     let x = Axis::of(&sizes, at.0 + LEFT, at.0 + WIDTH - RIGHT);
     let y = Axis::of(&values, at.1 + HEIGHT - BOTTOM, at.1 + TOP);
-    let title = format!("{}: {what}", figure.title);
+    let title = format!("{}: {what}", figure.part.title());
     text(svg, (x.from, at.1 + 22.0), "start", &format!("<tspan font-weight=\"bold\">{title}</tspan>"));
-    grid(svg, &x, &y, figure.unit);
+    grid(svg, &x, &y, figure.part.unit());
     let ends: Vec<f64> =
         lines.iter().map(|(_, points)| points.last().map_or(y.from, |last| y.place(last.1))).collect();
     for (number, ((name, points), label)) in lines.iter().zip(apart(&ends)).enumerate() {

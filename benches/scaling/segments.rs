@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::Tell;
 use crate::arguments::Arguments;
 use crate::harness::{Generator, TestRepo, program_path};
 use crate::measure::{Call, Launcher};
-use crate::series::Figure;
 
 /// So long ago the archive ends: expiry leaves alone what is new.
 const AGE: Duration = Duration::from_secs(3 * 86_400);
@@ -13,15 +13,13 @@ const AGE: Duration = Duration::from_secs(3 * 86_400);
 /// Objects of which a verification reads a sample.
 const SAMPLE: &str = "1000";
 
-pub fn measure(launcher: &Launcher, arguments: &Arguments) -> Figure {
-    let mut figure = Figure::new("WAL segments", "segments");
+pub fn measure(launcher: &Launcher, arguments: &Arguments, tell: &mut Tell<'_>) {
     for segments in arguments.segments.iter().copied() {
         let archive = Archive::make(segments, arguments.backups);
         for (work, call) in archive.calls() {
-            figure.add(work, segments, &launcher.measure(&call));
+            tell(work, segments, &launcher.measure(&call));
         }
     }
-    figure
 }
 
 struct Archive {
