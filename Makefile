@@ -6,8 +6,9 @@
 # or on some: MAJORS="16 18"; MAJORS_TESTS=all runs the whole suite there.
 # `make crash` kills and fails the programs at every change that they make, of which `make test` takes some.
 # `make soak` lets a cluster live through everything at once for two hours, of which `make test` takes two minutes.
+# `make deny` checks licences, sources and known holes of the crates below.
 
-.PHONY: bench compose-test crash demo majors soak test
+.PHONY: bench compose-test crash demo deny majors soak test
 
 demo:
 	@scripts/demo.sh
@@ -24,6 +25,9 @@ scaling:
 
 compose-test:
 	@PGARK_TEST_DOCKERD=1 cargo test --locked --test compose
+
+deny:
+	@scripts/deny.sh
 
 majors:
 	@scripts/majors.sh

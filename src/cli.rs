@@ -28,6 +28,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, ValueEnum};
+use rustix::fs::Mode;
+use rustix::process::umask;
 
 use crate::config::{Config, Overrides};
 use crate::error::{Error, IoContext, Kind, Result};
@@ -126,8 +128,7 @@ pub fn run_announcing<A: Parser + HasCommon>(
     };
     let common = args.common().clone();
     start_log(&common, args.log_level());
-    // The repository and the restored files hold everything the company knows: nobody else may read them.
-    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    tighten_umask();
     let outcome = Config::resolve(&common.overrides()).and_then(|config| run(args, &config));
     match outcome {
         Ok(code) => code,
@@ -137,6 +138,15 @@ pub fn run_announcing<A: Parser + HasCommon>(
             ExitCode::from(exit_code(error.kind()))
         }
     }
+}
+
+/// The repository holds everything the company knows: whatever our umask was, others may not read it, nor the group
+/// write. Whether the group may read is for who runs us to say: PostgreSQL's umask keeps it out, unless initdb was
+/// told --allow-group-access.
+fn tighten_umask() {
+    let least = Mode::WGRP | Mode::RWXO;
+    let before = umask(least);
+    umask(before | least);
 }
 
 /// A panic, on any thread, must not become exit status 101: PostgreSQL would read that from `wal-fetch` as

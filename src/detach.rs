@@ -3,6 +3,11 @@
 //!
 //! The only unsafe code of pgark: two system calls for which the standard library has no safe way.
 
+#![allow(
+    unsafe_code,
+    reason = "two system calls that std has no safe way for; `Cargo.toml` denies it elsewhere"
+)]
+
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt;

@@ -3,9 +3,9 @@
 //!
 //! Invariant: when a function here returns success, a power cut loses neither the bytes nor the name.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, CWD, RenameFlags, access, renameat_with};
@@ -28,13 +28,18 @@ pub fn parent(file: &Path) -> &Path {
     }
 }
 
+/// The mode of directories that a server's own files go into: nobody else's.
+pub const PRIVATE: u32 = 0o700;
+
 /// Creates `dir` and whatever is missing above it, and makes the names durable, also of what was there: another
 /// process may have created that and died before its own fsync, as one of an earlier run or in a race with us.
+/// `mode` is the Unix permission of new ones, before the umask.
 ///
 /// Every directory is fsynced from the deepest up to the first in which we can't have created anything: it is on
 /// another file system, or not ours to write to.
-pub fn create_dir_all(dir: &Path) -> Result<()> {
-    fs::create_dir_all(dir).doing(|| format!("create directory {}", dir.display()))?;
+pub fn create_dir_all(dir: &Path, mode: u32) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(mode).create(dir);
+    made.doing(|| format!("create directory {}", dir.display()))?;
     let device = dir.metadata().doing(|| format!("look at {}", dir.display()))?.dev();
     let here = |above| if above == Path::new("") { Path::new(".") } else { above };
     let above = dir.ancestors().map(here);
@@ -69,14 +74,16 @@ impl StagedFile {
 
     /// The same with a temporary name of the caller's choice, in the same directory.
     pub fn create_as(staged: PathBuf, target: &Path, mode: u32) -> Result<Self> {
-        // A leftover under this name is from a killed process whose id we now have: nobody writes it.
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(mode)
-            .open(&staged)
-            .doing(|| format!("create {}", staged.display()))?;
+        // A file of our own, never what a link that somebody put there leads to.
+        let create = || OpenOptions::new().write(true).create_new(true).mode(mode).open(&staged);
+        let created = match create() {
+            // A leftover under this name is from a killed process whose id we now have: nobody writes it.
+            Err(cause) if cause.kind() == ErrorKind::AlreadyExists => {
+                fs::remove_file(&staged).and_then(|()| create())
+            }
+            created => created,
+        };
+        let file = created.doing(|| format!("create {}", staged.display()))?;
         Ok(Self { file: Some(file), staged, target: target.to_path_buf() })
     }
 
@@ -160,6 +167,8 @@ pub fn write_file(target: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn entries(dir: &Path) -> Vec<String> {
@@ -192,12 +201,27 @@ mod tests {
     }
 
     #[test]
+    fn what_somebody_put_under_the_temporary_name_is_not_written_to() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let [target, precious] = ["target", "precious"].map(|name| dir.path().join(name));
+        let staged = dir.path().join(format!("target.{}.pgark-tmp", std::process::id()));
+        for plant in [std::os::unix::fs::symlink::<&Path, &Path>, fs::hard_link::<&Path, &Path>] {
+            fs::write(&precious, b"precious").expect("written");
+            plant(&precious, &staged).expect("planted");
+            write_file(&target, b"whole", 0o600).expect("written");
+            assert_eq!(fs::read(&precious).expect("read"), b"precious");
+            assert_eq!(fs::read(&target).expect("read"), b"whole");
+            assert!(!target.symlink_metadata().expect("there").is_symlink());
+        }
+    }
+
+    #[test]
     fn directories_are_created_down_to_the_last() {
         let dir = tempfile::tempdir().expect("tempdir");
         let deep = dir.path().join("a/b/c");
-        create_dir_all(&deep).expect("created");
-        create_dir_all(&deep).expect("again");
-        assert!(deep.is_dir());
-        assert!(create_dir_all(Path::new("/proc/self/nothing")).is_err());
+        create_dir_all(&deep, PRIVATE).expect("created");
+        create_dir_all(&deep, PRIVATE).expect("again");
+        assert_eq!(deep.metadata().expect("there").permissions().mode() & 0o777, PRIVATE);
+        assert!(create_dir_all(Path::new("/proc/self/nothing"), PRIVATE).is_err());
     }
 }

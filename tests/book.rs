@@ -251,6 +251,21 @@ fn the_code_and_the_tests_that_pages_name_exist() {
 }
 
 #[test]
+fn every_dependency_has_its_reason_and_every_reason_its_dependency() {
+    let manifest: toml::Table = text(&project().join("Cargo.toml")).parse().expect("TOML");
+    let page = text(&project().join("docs/dependencies.md"));
+    let parts = page.split_once("## In tests alone").expect("both parts");
+    for (table, part) in [("dependencies", parts.0), ("dev-dependencies", parts.1)] {
+        let rows = part.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+        let listed: BTreeSet<&str> =
+            rows.flat_map(|(crates, _)| crates.split(", ")).filter(|name| *name != "crate").collect();
+        let used: BTreeSet<&str> =
+            manifest[table].as_table().expect("a table").keys().map(String::as_str).collect();
+        assert_eq!(listed, used, "docs/dependencies.md, {table}");
+    }
+}
+
+#[test]
 fn the_reference_is_what_the_programs_say_of_themselves() {
     let scratch = Scratch::new();
     let made = scratch.make_dir("reference");

@@ -32,7 +32,7 @@ impl Stored {
     }
 
     fn replace(&self, key: &str, content: impl AsRef<[u8]>) {
-        self.repo.scratch().write(self.repo.path(key), content);
+        self.repo.replace(key, content);
     }
 
     /// Replaces text in a stored JSON object.

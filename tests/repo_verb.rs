@@ -166,6 +166,7 @@ fn a_terminal_is_not_given_what_is_not_text() {
 }
 
 /// A pseudo terminal: our side and that of the program.
+#[allow(unsafe_code, reason = "openpty(3) has no safe wrapper among the crates that are here")]
 fn terminal() -> (std::fs::File, std::fs::File) {
     use std::os::fd::FromRawFd;
     let (mut ours, mut theirs) = (0, 0);

@@ -5,8 +5,12 @@ mod harness;
 
 #[path = "verify/damage.rs"]
 mod damage;
+#[path = "verify/forged.rs"]
+mod forged;
 #[path = "verify/large.rs"]
 mod large;
+#[path = "verify/objects.rs"]
+mod objects;
 #[path = "verify/portions.rs"]
 mod portions;
 #[path = "verify/racing.rs"]

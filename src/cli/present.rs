@@ -30,7 +30,8 @@ impl Style {
         let set = |name| std::env::var_os(name).is_some_and(|value: std::ffi::OsString| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let terminal = std::io::stdout().is_terminal();
-        let width = terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0.into());
+        let width = terminal.then(|| rustix::termios::tcgetwinsize(std::io::stdout()).ok()).flatten();
+        let width = width.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
         Self { colours: terminal && !set("NO_COLOR") && !dumb, width }
     }
 

@@ -10,6 +10,7 @@ use crate::host;
 use crate::ident::Id;
 use crate::location::Location;
 use crate::repo::{self, Initialised, Repository};
+use crate::store;
 
 /// Creates the repository that the configuration names, or finds it there.
 pub fn run(config: &Config) -> Result<Initialised> {
@@ -18,7 +19,7 @@ pub fn run(config: &Config) -> Result<Initialised> {
         find_pinned(location, pinned)?;
     }
     // The only place where a repository's directory is created: everywhere else a missing one is an error.
-    durable::create_dir_all(location.directory())?;
+    durable::create_dir_all(location.directory(), store::DIRECTORY_MODE)?;
     refuse_file(location.directory())?;
     host::refuse_foreign_root(location.directory())?;
     if host::is_root() {

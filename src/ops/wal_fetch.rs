@@ -32,6 +32,7 @@ use crate::repo::catalog::Catalog;
 use crate::repo::hole::{self, Found};
 use crate::repo::streamed::StreamedPart;
 use crate::repo::{Cluster, Repository, gap, segment};
+use crate::spool;
 use asking_server::AskingServer;
 pub use prefetch::run as prefetch;
 use ready::Ready;
@@ -304,7 +305,7 @@ fn deliver_into_place(
     server: AskingServer,
     write: impl FnOnce(&File) -> Result<()>,
 ) -> Result<()> {
-    let staged = StagedFile::create_as(staged_path(target)?, target, 0o600)?;
+    let staged = StagedFile::create_as(staged_path(target)?, target, spool::FILE_MODE)?;
     write(staged.file()?)?;
     server.check()?;
     staged.place()

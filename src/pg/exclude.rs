@@ -50,6 +50,10 @@ const SKIPPED: [&str; 13] = [
     "tablespace_map.old",
 ];
 
+/// Those of them that a restored server, or the next restore, would take for its own.
+const MISLEADING: [&str; 5] =
+    ["backup_label", "pgark-restore-incomplete", "pgark-restore.json", "postmaster.pid", "tablespace_map"];
+
 /// What a backup does with `path`, relative to the data directory. `is_dir` is also true for a symbolic
 /// link to a directory. Whatever lies in a skipped or emptied directory is skipped.
 pub fn excluded(path: &Path, is_dir: bool, major: PgMajor) -> Exclusion {
@@ -71,6 +75,22 @@ pub fn excluded(path: &Path, is_dir: bool, major: PgMajor) -> Exclusion {
     if skip || parts.iter().any(is_temporary) { Exclusion::Skip } else { Exclusion::Copy }
 }
 
+/// Whether a server that starts with this file or directory, relative to its data directory, would be misled, or
+/// it lies outside of what is PostgreSQL's: no backup holds it, and no restore makes it. tablespace_map would
+/// re-point the links of tablespaces (xlogrecovery.c, read_tablespace_map); a tablespace's location may be
+/// anywhere, and only the part of the major version in it is the tablespace.
+///
+/// All of it is what [`excluded`] skips: a backup that is what one should be restores.
+pub fn misleads(path: &Path, is_dir: bool, major: PgMajor) -> bool {
+    let text = path.to_string_lossy();
+    let parts: Vec<&str> = text.split('/').collect();
+    match parts.as_slice() {
+        ["pg_tblspc", _, version, ..] => *version != major.tablespace_directory(),
+        [top] if !is_dir => top.ends_with(".signal") || MISLEADING.contains(top),
+        _ => false,
+    }
+}
+
 /// The relation cache, also under its temporary name, and temporary relations.
 fn is_rebuilt(path: &Path, name: &str, major: PgMajor) -> bool {
     let is_temporary = |file: RelationFile| file.name.temporary.is_some();
@@ -86,6 +106,32 @@ mod tests {
 
     fn decide(path: &str, is_dir: bool) -> Exclusion {
         excluded(Path::new(path), is_dir, PgMajor::try_from(15).expect("supported"))
+    }
+
+    #[test]
+    fn what_would_mislead_a_restored_server_is_told() {
+        let misleads = |path, is_dir| {
+            let misleads = misleads(Path::new(path), is_dir, PgMajor::try_from(15).expect("supported"));
+            assert!(!misleads || decide(path, is_dir) == Exclusion::Skip, "a backup has {path}");
+            misleads
+        };
+        for path in [
+            "backup_label",
+            "pg_tblspc/16390/.ssh",
+            "pg_tblspc/16390/PG_14_202107181/5/1259",
+            "pgark-restore.json",
+            "postmaster.pid",
+            "recovery.signal",
+            "standby.signal",
+            "tablespace_map",
+        ] {
+            assert!(misleads(path, false), "{path}");
+        }
+        assert!(misleads("pg_tblspc/16390/.ssh", true));
+        for path in ["", "base/5/tablespace_map", "log/x.signal", "pg_tblspc/16390/PG_15_202209061/5/1259"] {
+            assert!(!misleads(path, false), "{path}");
+        }
+        assert!(!misleads("standby.signal", true), "a directory misleads nobody");
     }
 
     #[test]

@@ -82,6 +82,9 @@ pub fn quote_value(value: &str) -> Result<String> {
     Ok(format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''")))
 }
 
+/// Of these only the name is left in a comment: a copy is often for people who may not have the source's passwords.
+const MAY_HOLD_PASSWORDS: [&str; 2] = ["primary_conninfo", "ssl_passphrase_command"];
+
 /// Comments out each line whose name `remove` gives a reason for, and appends `add` as a block with `title`.
 pub fn rewrite(
     text: &[u8],
@@ -91,14 +94,17 @@ pub fn rewrite(
 ) -> Result<Vec<u8>> {
     let mut written = Vec::with_capacity(text.len());
     for line in lines(text) {
-        let reason = match parse_line(line) {
-            Line::Setting { name, .. } => remove(&name),
+        let removed = match parse_line(line) {
+            Line::Setting { name, .. } => remove(&name).map(|reason| (name, reason)),
             Line::Blank | Line::Bad => None,
         };
-        if let Some(reason) = reason {
-            written.extend_from_slice(format!("{MARKER}{}: ", one_line(&reason)).as_bytes());
+        if let Some((_, reason)) = &removed {
+            written.extend_from_slice(format!("{MARKER}{}: ", one_line(reason)).as_bytes());
         }
-        written.extend_from_slice(line);
+        match removed.filter(|(name, _)| MAY_HOLD_PASSWORDS.contains(&name.as_str())) {
+            Some((name, _)) => written.extend_from_slice(name.as_bytes()),
+            None => written.extend_from_slice(line),
+        }
         written.push(b'\n');
     }
     if !add.is_empty() {
@@ -303,6 +309,16 @@ mod tests {
             Line::Setting { value, .. } => Some(value),
             Line::Blank | Line::Bad => None,
         }
+    }
+
+    #[test]
+    fn of_a_setting_that_may_hold_a_password_only_the_name_is_left() {
+        let text = b"Primary_Conninfo = 'host=a password=hush'\nport = 1\n";
+        let rewritten = rewrite(text, "", |_| Some("gone".into()), &[]).expect("rewritten");
+        assert_eq!(
+            String::from_utf8_lossy(&rewritten),
+            "# pgark: gone: primary_conninfo\n# pgark: gone: port = 1\n"
+        );
     }
 
     #[test]

@@ -267,7 +267,13 @@ fn expect_size(cluster: &Cluster, key: &Key, size: u64) -> Result<()> {
 /// Reads the header of a backup; `Kind::NotFound` when there is no such backup.
 pub fn read(cluster: &Cluster, label: &Name) -> Result<BackupHeader> {
     let key = cluster.layout().backup_header(label)?;
-    parse(&cluster.store().get(&key)?, &cluster.store().name(&key), label)
+    let name = cluster.store().name(&key);
+    let header = parse(&cluster.store().get(&key)?, &name, label)?;
+    let (found, expected) = (header.system_id, cluster.system_id());
+    if found != expected {
+        return Err(Error::corrupt(format!("{name} says system identifier {found}, expected {expected}")));
+    }
+    Ok(header)
 }
 
 fn parse(bytes: &[u8], name: &str, label: &Name) -> Result<BackupHeader> {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::catalog::Catalog;
 use super::layout::{self, Id};
-use super::{Cluster, expect_format, parse_json, to_json};
+use super::{Cluster, parse_versioned, to_json};
 use crate::error::{Error, Kind, Result};
 use crate::pg::lsn::{SegmentSize, SystemId};
 use crate::pg::names::SegmentName;
@@ -170,9 +170,7 @@ pub fn missing(cluster: &Cluster, gap: &Gap) -> Result<Vec<Gap>> {
 }
 
 fn parse(bytes: &[u8], name: &str) -> Result<Gap> {
-    let gap: Gap = parse_json(bytes, name)?;
-    expect_format(name, (&gap.format, gap.version), (FORMAT, VERSION))?;
-    Ok(gap)
+    parse_versioned(bytes, name, (FORMAT, VERSION))
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub fn read_header(source: &mut File, place: &str) -> Result<SegmentHeader> {
 /// What `cluster.json` says if this is its first segment, and must say otherwise.
 pub fn cluster_header(header: &SegmentHeader) -> ClusterHeader {
     ClusterHeader {
-        version: 1,
+        version: ClusterHeader::VERSION,
         system_id: header.system_id,
         postgres_major: header.format.major(),
         segment_size: header.segment_size,

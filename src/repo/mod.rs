@@ -31,6 +31,7 @@ mod trailer;
 pub mod verified;
 pub mod wal_object;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
@@ -63,6 +64,11 @@ pub struct ClusterHeader {
     pub segment_size: SegmentSize,
     /// XLOG_BLCKSZ, bytes.
     pub wal_block_size: u32,
+}
+
+impl ClusterHeader {
+    /// The version that this program writes, and the newest that it reads.
+    pub const VERSION: u32 = 1;
 }
 
 /// A repository that was there when it was opened.
@@ -175,8 +181,21 @@ impl Cluster {
 
     /// Reads `cluster.json`; `Kind::NotFound` when this cluster never archived here.
     pub fn header(&self) -> Result<ClusterHeader> {
+        #[derive(Deserialize)]
+        struct Preamble {
+            version: u32,
+        }
         let key = self.layout.cluster()?;
-        parse_json(&self.store().get(&key)?, &self.store().name(&key))
+        let (bytes, name) = (self.store().get(&key)?, self.store().name(&key));
+        let Preamble { version } = parse_json(&bytes, &name)?;
+        if version != ClusterHeader::VERSION {
+            return Err(Error::configuration(format!(
+                "{name} has version {version}; this program reads version {}",
+                ClusterHeader::VERSION
+            ))
+            .with_hint("use a newer pgark"));
+        }
+        parse_json(&bytes, &name)
     }
 
     /// Creates `cluster.json`, or checks that what is there says the same.
@@ -223,9 +242,19 @@ fn no_repository(location: &Location) -> Error {
 
 fn read_header(store: &Store) -> Result<RepositoryHeader> {
     let key = layout::repository()?;
-    let header: RepositoryHeader = parse_json(&store.get(&key)?, &store.name(&key))?;
-    expect_format(&store.name(&key), (&header.format, header.version), (FORMAT, FORMAT_VERSION))?;
-    Ok(header)
+    parse_versioned(&store.get(&key)?, &store.name(&key), (FORMAT, FORMAT_VERSION))
+}
+
+/// Parses an object that says its format and version, those first: what else a newer version has only that knows.
+fn parse_versioned<T: DeserializeOwned>(bytes: &[u8], name: &str, ours: (&str, u32)) -> Result<T> {
+    #[derive(Deserialize)]
+    struct Preamble {
+        format: String,
+        version: u32,
+    }
+    let Preamble { format, version } = parse_json(bytes, name)?;
+    expect_format(name, (&format, version), ours)?;
+    parse_json(bytes, name)
 }
 
 /// Refuses an object of another format than ours, or of a newer version of it. Each is a name and a version.
@@ -327,7 +356,7 @@ fn probe_creation(store: &Store) -> Result<()> {
 }
 
 /// Parses one of our JSON objects; `name` is where it is.
-pub fn parse_json<T: serde::de::DeserializeOwned>(bytes: &[u8], name: &str) -> Result<T> {
+pub fn parse_json<T: DeserializeOwned>(bytes: &[u8], name: &str) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|cause| Error::corrupt(format!("could not read {name}: {cause}")))
 }
 

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::layout::{self, Id};
-use super::{Cluster, expect_format, parse_json, to_json};
+use super::{Cluster, parse_versioned, to_json};
 use crate::error::{Error, Kind, Result};
 use crate::store::Created;
 
@@ -41,13 +41,6 @@ struct Object<T> {
     version: u32,
     #[serde(flatten)]
     record: T,
-}
-
-/// Only what says whether the rest can be understood.
-#[derive(Deserialize)]
-struct Preamble {
-    format: String,
-    version: u32,
 }
 
 /// Creates a record; durable when this returns its id.
@@ -97,9 +90,7 @@ pub fn delete<T: Record>(cluster: &Cluster, id: Id) -> Result<bool> {
 }
 
 fn parse<T: Record>(bytes: &[u8], name: &str) -> Result<T> {
-    let preamble: Preamble = parse_json(bytes, name)?;
-    expect_format(name, (&preamble.format, preamble.version), (T::FORMAT, T::VERSION))?;
-    parse_json::<Object<T>>(bytes, name).map(|object| object.record)
+    parse_versioned::<Object<T>>(bytes, name, (T::FORMAT, T::VERSION)).map(|object| object.record)
 }
 
 #[cfg(test)]

@@ -23,6 +23,11 @@ use crate::durable;
 use crate::error::{Error, IoContext, Result};
 use crate::flock;
 
+/// The modes of what is in it, before the umask: a server's own umask lets its group in where the data directory
+/// does (initdb --allow-group-access), and nobody elsewhere (miscinit.c, checkDataDir).
+pub const DIRECTORY_MODE: u32 = 0o750;
+pub const FILE_MODE: u32 = 0o640;
+
 /// Its name in pg_wal.
 const NAME: &str = "pgark.spool";
 
@@ -50,7 +55,7 @@ impl Spool {
     pub fn prepare(&self) -> Result<()> {
         std::fs::DirBuilder::new()
             .recursive(true)
-            .mode(0o700)
+            .mode(DIRECTORY_MODE)
             .create(&self.directory)
             .doing(|| format!("create the spool directory {}", self.directory.display()))?;
         self.refuse_others()?;
@@ -62,7 +67,7 @@ impl Spool {
     /// The same for a record that must survive a power cut, names of directories included.
     pub fn prepare_durable(&self) -> Result<()> {
         let above = durable::parent(&self.directory);
-        durable::create_dir_all(above)?;
+        durable::create_dir_all(above, DIRECTORY_MODE)?;
         self.prepare()?;
         // Whoever made ours may have been killed before its name was durable.
         durable::sync_dir(above)

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Hold, Spool, sealed};
+use super::{FILE_MODE, Hold, Spool, sealed};
 use crate::disk::Space;
 use crate::durable::StagedFile;
 use crate::error::{IoContext, Result};
@@ -79,7 +79,7 @@ impl Prefetched {
 
     /// Starts a segment; `StagedFile::place` makes it ready.
     pub fn begin(&self, segment: &str) -> Result<StagedFile> {
-        StagedFile::create_as(self.unfinished(segment), &self.ready(segment), 0o600)
+        StagedFile::create_as(self.unfinished(segment), &self.ready(segment), FILE_MODE)
     }
 
     /// Notes what was asked for.

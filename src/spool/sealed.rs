@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::FILE_MODE;
 use crate::durable;
 use crate::error::{Error, IoContext, Result};
 
@@ -15,12 +16,12 @@ const MOST: u64 = 4 << 20;
 
 /// Writes a record durably under its name, replacing what is there.
 pub fn write<T: Serialize>(path: &Path, record: &T) -> Result<()> {
-    durable::write_file(path, &seal(record)?, 0o600)
+    durable::write_file(path, &seal(record)?, FILE_MODE)
 }
 
 /// Writes a record that may be lost with a power cut.
 pub fn place<T: Serialize>(path: &Path, record: &T) -> Result<()> {
-    let mut staged = durable::StagedFile::create(path, 0o600)?;
+    let mut staged = durable::StagedFile::create(path, FILE_MODE)?;
     staged.write_all(&seal(record)?).doing(|| format!("write {}", path.display()))?;
     staged.place()
 }

@@ -5,6 +5,7 @@
 //! object_store writes `<key>#<n>`, fsyncs it, links it to `<key>`, fsyncs the directory, removes `#<n>`.
 
 use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -52,7 +53,12 @@ pub fn make_parent(root: &Path, key: &Key) -> Result<()> {
     let path = root.join(key.as_str());
     let Some(parent) = path.parent() else { return Ok(()) };
     root.metadata().doing(|| format!("open repository {}", root.display()))?;
-    std::fs::create_dir_all(parent).doing(|| format!("create directory {}", parent.display()))
+    let mut builder = std::fs::DirBuilder::new();
+    builder
+        .recursive(true)
+        .mode(super::DIRECTORY_MODE)
+        .create(parent)
+        .doing(|| format!("create directory {}", parent.display()))
 }
 
 fn holds_a_file(directory: &Path) -> std::io::Result<bool> {

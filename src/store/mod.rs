@@ -37,6 +37,14 @@ use crate::error::{Error, Kind, Result};
 pub use crate::location::Location;
 use owner::AsOwner;
 
+/// The mode of a local repository's directories, before the umask. Its files have 0666 from object_store, which
+/// the umask of every program of ours makes 0640 at most (`cli.rs`).
+pub const DIRECTORY_MODE: u32 = 0o750;
+
+/// Bytes of an object that is read as a whole, at most: a bound for memory whatever the repository holds. The
+/// header of a backup with a hundred thousand packs has 10 MiB.
+const LARGEST: u64 = 64 << 20;
+
 /// How a `create` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
@@ -82,10 +90,19 @@ impl Store {
         Ok(Self { inner: Arc::new(inner), root })
     }
 
-    /// The object's whole content. For small objects only: large ones go through [`Store::reader`].
+    /// The object's whole content. For small objects only: large ones go through [`Store::reader`]. One of more
+    /// than 64 MiB is corrupt.
     pub fn get(&self, key: &Key) -> Result<Bytes> {
-        let fetch = async { self.inner.get(key.path()).await?.bytes().await };
-        block_on(fetch).map_err(|cause| self.failed(&cause, "read", key))
+        let failed = |cause| self.failed(&cause, "read", key);
+        let found = block_on(self.inner.get(key.path())).map_err(failed)?;
+        let size = found.meta.size;
+        if size > LARGEST {
+            return Err(Error::corrupt(format!(
+                "could not read {}: it has {size} bytes, and nothing that is read as a whole has more than {LARGEST}",
+                self.name(key)
+            )));
+        }
+        block_on(found.bytes()).map_err(failed)
     }
 
     /// Bytes [start, end) of the object; an object that ends before `end` is corrupt.

@@ -212,6 +212,18 @@ impl<'a> StandbyBuilder<'a> {
     }
 }
 
+impl Cluster {
+    /// A copy of the data directory of a server that is down, as a snapshot of its machine has it: it has the same
+    /// system identifier and timeline, and archives like the original.
+    pub fn clone_machine(&self) -> Cluster {
+        assert!(!self.is_running(), "a copy of a running server's files is no snapshot");
+        let scratch = Scratch::new();
+        let data_dir = scratch.join("data");
+        run_to_success(Command::new("cp").arg("-a").arg(&self.data_dir).arg(&data_dir));
+        place(scratch, data_dir.clone(), data_dir, "postgresql.conf", Vec::new(), self.server_env.clone())
+    }
+}
+
 /// Gives a data directory its port, its socket directory and its settings.
 fn place(
     scratch: Scratch,

@@ -35,6 +35,7 @@
 mod builder;
 mod cluster;
 mod faults;
+mod forge;
 mod generator;
 mod host;
 mod load;
@@ -53,6 +54,9 @@ mod verify;
 pub use builder::{ClusterBuilder, StandbyBuilder, free_port};
 pub use cluster::{Cluster, Stop};
 pub use faults::{Call, Fault, run_with_fault, run_with_fault_for};
+pub use forge::{
+    ForgedBackup, forge_backup, forge_header, forge_segment, forge_trailer_version, map_line, zip,
+};
 pub use generator::Generator;
 pub use host::{command, is_root, pg_command, pg_major, server_user};
 pub use load::Load;

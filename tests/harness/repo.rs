@@ -171,6 +171,11 @@ impl TestRepo {
         fs::read(self.path(key)).unwrap_or_else(|error| panic!("read {key}: {error}"))
     }
 
+    /// Other content under a key.
+    pub fn replace(&self, key: &str, content: impl AsRef<[u8]>) {
+        self.scratch.write(self.path(key), content);
+    }
+
     pub fn damage(&self, key: &str, damage: Damage) {
         damage_file(&self.path(key), damage);
     }

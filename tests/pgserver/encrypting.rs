@@ -28,15 +28,21 @@ impl Encrypted {
         let cluster = Cluster::builder().set("listen_addresses", "127.0.0.1").build();
         let files = cluster.scratch().make_dir("tls");
         openssl(&files, &format!("req -x509 {KEY} -keyout ca.key -out ca.crt -days 30 -subj /CN=authority"));
-        issue(&files, "server", subject, extensions);
+        issue(&files, "server", subject, extensions, 30);
+        cluster.append_config("ssl = on\nssl_ca_file = 'ca.crt'");
+        let server = Self { cluster, files };
+        server.install();
+        server.cluster.start();
+        server
+    }
+
+    /// Gives the server what was issued.
+    fn install(&self) {
         for name in ["server.key", "server.crt", "ca.crt"] {
-            let content = fs::read(files.join(name)).expect("made by openssl");
-            let path = cluster.scratch().write(Path::new("data").join(name), content);
+            let content = fs::read(self.files.join(name)).expect("made by openssl");
+            let path = self.cluster.scratch().write(Path::new("data").join(name), content);
             fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("mode");
         }
-        cluster.append_config("ssl = on\nssl_ca_file = 'ca.crt'");
-        cluster.start();
-        Self { cluster, files }
     }
 
     pub fn conninfo(&self, host: &str, rest: &str) -> String {
@@ -64,14 +70,14 @@ impl Encrypted {
 
 /// A key and a certificate that the authority in `directory` signed. Without extensions it is of X.509
 /// version 1, as the recipe in PostgreSQL's manual makes it with OpenSSL 3.0.
-fn issue(directory: &Path, name: &str, subject: &str, extensions: &str) {
+fn issue(directory: &Path, name: &str, subject: &str, extensions: &str, days: i32) {
     openssl(directory, &format!("req -new {KEY} -keyout {name}.key -out {name}.csr -subj {subject}"));
     fs::write(directory.join("extensions"), extensions).expect("written");
     let file = if extensions.is_empty() { "" } else { " -extfile extensions" };
     openssl(
         directory,
         &format!(
-            "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -out {name}.crt{file}"
+            "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days {days} -out {name}.crt{file}"
         ),
     );
 }
@@ -150,6 +156,22 @@ fn a_self_signed_certificate_can_be_trusted_by_itself() {
 }
 
 #[test]
+fn an_expired_certificate_is_refused_where_it_is_verified() {
+    let server = Encrypted::start("/CN=x", "subjectAltName=DNS:db.example");
+    let verified = format!("sslmode=verify-full sslrootcert={}", server.file("ca.crt"));
+    assert!(server.encrypted("db.example", &verified));
+    issue(&server.files, "server", "/CN=x", "subjectAltName=DNS:db.example", -1);
+    server.install();
+    server.cluster.reload();
+    server.cluster.wait_for("the new certificate", || {
+        connect(&server.conninfo("db.example", &verified), &server.files, &[]).is_err()
+    });
+    let error = refusal(&server.conninfo("db.example", &verified), &server.files, &[]);
+    assert!(error.message().contains("xpired"), "{error}");
+    assert!(server.encrypted("db.example", "sslmode=require"));
+}
+
+#[test]
 fn a_version_1_certificate_encrypts_and_can_not_be_verified() {
     let server = Encrypted::start("/CN=db.example", "");
     assert!(server.encrypted("db.example", "sslmode=require"));
@@ -161,7 +183,7 @@ fn a_version_1_certificate_encrypts_and_can_not_be_verified() {
 fn a_client_certificate_is_shown_when_there_is_one() {
     let server = Encrypted::start("/CN=x", "subjectAltName=DNS:db.example");
     allow(&server.cluster, "hostssl all all 127.0.0.1/32 cert");
-    issue(&server.files, "client", "/CN=postgres", "basicConstraints=CA:FALSE");
+    issue(&server.files, "client", "/CN=postgres", "basicConstraints=CA:FALSE", 30);
     let files = format!("sslcert={} sslkey={}", server.file("client.crt"), server.file("client.key"));
     assert!(server.encrypted("db.example", &format!("sslmode=require {files}")));
     server.refused(

@@ -109,7 +109,7 @@ impl Scene {
     }
 
     pub fn replace(&self, key: &str, content: impl AsRef<[u8]>) {
-        self.repo.scratch().write(self.repo.path(key), content);
+        self.repo.replace(key, content);
     }
 
     pub fn verify(&self, arguments: &[&str]) -> Verified {

@@ -165,7 +165,7 @@ fn who_holds_the_lock_for_too_long_is_named() {
     let made = command("/bin/mkdir").arg("-p").arg(&directory).status();
     assert!(made.expect("run mkdir").success());
     let file = fs::File::open(repo.scratch().write(directory.join(name), "")).expect("opened");
-    fs2::FileExt::lock_exclusive(&file).expect("locked");
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).expect("locked");
     fails(&server, &repo, name, "could not lock");
     drop(file);
     works_again(&server, &repo, name);

@@ -153,7 +153,7 @@ impl Run<'_> {
     fn lease(&self) -> Result<Lease> {
         let control = &self.server.control;
         self.cluster.ensure_header(&ClusterHeader {
-            version: 1,
+            version: ClusterHeader::VERSION,
             system_id: control.system_id,
             postgres_major: self.server.major().number(),
             segment_size: control.segment_size,

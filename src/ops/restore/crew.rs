@@ -17,7 +17,7 @@ use super::files::FilesJob;
 use super::scatter::{ChunkPlan, Scatterer};
 use super::tree;
 use crate::error::{Error, Result};
-use crate::repo::map::MapReader;
+use crate::repo::map::{MapReader, Totals};
 use crate::repo::pack::PackReader;
 use crate::threads;
 
@@ -30,8 +30,8 @@ const TICK: Duration = Duration::from_millis(200);
 /// What the crew did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Copied {
-    pub files: u64,
-    pub directories: u64,
+    /// What the map holds.
+    pub totals: Totals,
     /// Bytes.
     pub written: u64,
     pub frames: u64,
@@ -78,13 +78,12 @@ pub fn copy(job: &FilesJob<'_>, map: &MapReader, durability: &Durability) -> Res
         let mut copied = Copied::default();
         for worker in workers {
             let part = join(worker)?;
-            copied.files += part.files;
             copied.written += part.written;
             copied.frames += part.frames;
         }
         join(flusher)?;
-        let Copied { directories, locked_modes, .. } = fed?;
-        Ok(Copied { directories, locked_modes, ..copied })
+        let Copied { totals, locked_modes, .. } = fed?;
+        Ok(Copied { totals, locked_modes, ..copied })
     })
 }
 
@@ -112,10 +111,12 @@ impl Feeder<'_> {
         let mut copied = Copied::default();
         for chunk in map.iter() {
             let chunk = chunk?;
+            self.job.check(&chunk)?;
+            copied.totals.add(&chunk);
             if chunk.is_final {
-                break;
+                continue;
             }
-            copied.directories += tree::make_directories(&self.job.places, &chunk)?;
+            tree::make_directories(&self.job.places, &chunk)?;
             copied.locked_modes |= tree::has_locked_modes(&chunk);
             let plan = Arc::new(ChunkPlan::new(&chunk, |path| self.job.places.locate(path)));
             for frame in spread(plan.frames.len(), self.job.jobs.get()) {
@@ -186,7 +187,6 @@ impl Worker<'_> {
     fn shape(&mut self, plan: &ChunkPlan, files: Range<usize>) -> Result<()> {
         for file in plan.files.get(files).unwrap_or_default() {
             self.scatterer.shape(file)?;
-            self.copied.files += u64::from(file.size.is_some());
             self.job.progress.add(file.zeros);
         }
         Ok(())

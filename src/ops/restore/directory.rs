@@ -4,9 +4,9 @@
 //! that was confirmed apart. Invariant: a directory is marked as incomplete, durably, before its first
 //! file goes; pg_control goes first, and without it no server starts.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::record::{self, INCOMPLETE, Record};
@@ -174,7 +174,8 @@ pub fn check_access(data: &Path) -> Result<()> {
 /// before anything else. Its record goes behind the tablespaces: killed in between, a later run still knows
 /// whose they are.
 pub fn prepare(data: &Path, clearing: &Clearing, freed: &[(PathBuf, PgMajor)]) -> Result<()> {
-    durable::create_dir_all(data)?;
+    durable::create_dir_all(data, durable::PRIVATE)?;
+    keep_others_out(data, clearing)?;
     record::mark_incomplete(data)?;
     if !clearing.empty {
         return Ok(());
@@ -194,6 +195,21 @@ pub fn prepare(data: &Path, clearing: &Clearing, freed: &[(PathBuf, PgMajor)]) -
         if is_directory { record::remove_tree(&entry) } else { record::remove_file(&entry) }?;
     }
     durable::sync_dir(data)
+}
+
+/// A directory that was there may be open to others, who could put links where files are to be written. It gets the
+/// source's mode with its files.
+fn keep_others_out(data: &Path, clearing: &Clearing) -> Result<()> {
+    fs::set_permissions(data, Permissions::from_mode(durable::PRIVATE))
+        .doing(|| format!("keep others out of {}", data.display()))?;
+    match entries(data)?.first() {
+        Some(planted) if !clearing.empty => Err(Error::conflict(format!(
+            "could not restore into {}: somebody just made {}",
+            data.display(),
+            planted.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn entries(data: &Path) -> Result<Vec<PathBuf>> {
@@ -286,6 +302,20 @@ mod tests {
         prepare(&data, &Clearing { stop_server: false, empty: true, record: None }, &[]).expect("emptied");
         assert_eq!(entries(&data), Ok(vec![data.join(INCOMPLETE)]));
         assert!(elsewhere.join("precious").exists());
+    }
+
+    #[test]
+    fn an_open_directory_is_closed_and_refused_if_somebody_was_faster() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let open = || fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("opened");
+        open();
+        std::os::unix::fs::symlink("/nonexistent", dir.path().join("pgark-restore-config")).expect("planted");
+        let error = prepare(dir.path(), &Clearing::default(), &[]).expect_err("planted");
+        assert!(error.message().contains("somebody just made"), "{error}");
+        fs::remove_file(dir.path().join("pgark-restore-config")).expect("removed");
+        open();
+        prepare(dir.path(), &Clearing::default(), &[]).expect("prepared");
+        assert_eq!(dir.path().metadata().expect("there").permissions().mode() & 0o777, durable::PRIVATE);
     }
 
     #[test]

@@ -39,6 +39,18 @@ pub struct FilesJob<'a> {
     pub interrupt: &'a Interrupt,
 }
 
+impl FilesJob<'_> {
+    /// Refuses what no backup holds.
+    pub fn check(&self, chunk: &Chunk) -> Result<()> {
+        self.blame_map(chunk.refuse_strangers(self.header.server.major))
+    }
+
+    fn blame_map(&self, outcome: Result<()>) -> Result<()> {
+        outcome
+            .map_err(|error| error.context(format!("the map of backup {} can't be right", self.header.label)))
+    }
+}
+
 /// What was restored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -63,12 +75,13 @@ pub struct Unfinished<'a> {
 /// Restores every file but those that come last, makes the links to the tablespaces, and makes it all durable.
 pub fn restore_files<'a>(job: &'a FilesJob<'a>) -> Result<Unfinished<'a>> {
     job.places.check(&job.header.tablespaces)?;
-    job.places.roots().try_for_each(durable::create_dir_all)?;
+    job.places.roots().try_for_each(|root| durable::create_dir_all(root, durable::PRIVATE))?;
     refuse_control_file(&job.places.data)?;
     let map = MapReader::open(job.cluster, &job.header.label, &job.header.map)?;
     let durability = Durability::of(job.places.roots())?;
     job.progress.set_total(job.header.map.raw_bytes);
     let copied = crew::copy(job, &map, &durability)?;
+    job.blame_map(copied.totals.expect(&job.header.map))?;
     tree::link_tablespaces(&job.places)?;
     if copied.locked_modes {
         tree::lock_modes(&job.places, &map)?;
@@ -95,15 +108,16 @@ impl Unfinished<'_> {
         let places = &self.job.places;
         self.durability.settle(places.roots())?;
         let mut summary = Summary {
-            files: self.copied.files,
-            directories: self.copied.directories,
-            bytes: self.job.header.map.raw_bytes,
+            files: self.copied.totals.files,
+            directories: self.copied.totals.directories,
+            bytes: self.copied.totals.bytes,
             written: self.copied.written,
             frames: self.copied.frames,
         };
         let mut reader = PackReader::new(self.job.cluster)?;
         for chunk in self.map.iter() {
             let chunk = chunk?;
+            self.job.check(&chunk)?;
             for entry in chunk.entries.iter().filter(|_| chunk.is_final) {
                 let Entry::File(part) = entry else { continue };
                 let bytes = put_together(&mut reader, &chunk, part)?;
@@ -111,7 +125,6 @@ impl Unfinished<'_> {
                 durable::write_file(&place, &bytes, part.attributes.mode.bits())?;
                 // The umask may have taken something away.
                 tree::set_mode(&place, part.attributes.mode)?;
-                summary.files += 1;
                 summary.written += bytes.len() as u64;
                 self.job.progress.add(bytes.len() as u64);
             }

@@ -2,6 +2,7 @@
 //! what was there before, or a directory that is marked and has no pg_control, or a whole one.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,6 +13,7 @@ use super::files::{FilesJob, Summary, restore_files};
 use super::place::Places;
 use super::plan::Plan;
 use super::record::{self, OwnedTablespace, Record};
+use super::tablespaces;
 use crate::durable;
 use crate::error::Result;
 use crate::ident::Id;
@@ -53,10 +55,12 @@ fn write_marked(plan: &Plan, jobs: NonZeroUsize, display: Display, interrupt: &I
     let record = record(plan)?;
     record.write(&plan.data)?;
     for place in &plan.tablespaces {
-        durable::create_dir_all(&place.location)?;
+        durable::create_dir_all(&place.location, durable::PRIVATE)?;
+        tablespaces::keep_others_out(&place.location, plan.decision.header.server.major)?;
         record.claim(&place.location, &plan.data)?;
     }
-    plan.made_for_replay.iter().try_for_each(|directory| durable::create_dir_all(directory))?;
+    let make = |directory: &PathBuf| durable::create_dir_all(directory, durable::PRIVATE);
+    plan.made_for_replay.iter().try_for_each(make)?;
     let sink = plan.data.join(CONFIG_SINK);
     let progress = Progress::start(display, "restoring");
     let job = FilesJob {

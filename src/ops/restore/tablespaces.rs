@@ -8,11 +8,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use super::survey::CreatedTablespace;
@@ -63,6 +63,14 @@ fn clean(path: &Path) -> PathBuf {
     path.components().collect()
 }
 
+/// PostgreSQL makes a location absolute and canonical before it keeps it (tablespace.c, CreateTableSpace).
+fn is_canonical(location: &Path) -> bool {
+    let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+    location.is_absolute()
+        && location.components().all(plain)
+        && !location.as_os_str().as_bytes().contains(&0)
+}
+
 /// A tablespace of the backup and its place here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assigned {
@@ -77,6 +85,13 @@ pub struct Assigned {
 
 /// Gives each tablespace its place: the mapped one, else the source's.
 pub fn assign(tablespaces: &[Tablespace], mappings: &[Mapping]) -> Result<Vec<Assigned>> {
+    if let Some(odd) = tablespaces.iter().find(|tablespace| !is_canonical(tablespace.location.as_path())) {
+        return Err(Error::corrupt(format!(
+            "the backup says that tablespace {} was at \"{}\", where none can be",
+            odd.name,
+            odd.location.as_path().display()
+        )));
+    }
     let known = |mapping: &Mapping| tablespaces.iter().any(|tablespace| is_meant(mapping, tablespace));
     if let Some(unknown) = mappings.iter().find(|mapping| !known(mapping)) {
         return Err(unknown_tablespace(&unknown.old, tablespaces));
@@ -203,6 +218,25 @@ pub fn look(location: &Path, major: PgMajor) -> Result<Found> {
     Ok(Found::Free)
 }
 
+/// As PostgreSQL does when it makes a tablespace (tablespace.c, create_tablespace_directories): from here on nobody
+/// else can put a link where a file is to be written. What was put there before is refused.
+pub fn keep_others_out(location: &Path, major: PgMajor) -> Result<()> {
+    let mode =
+        fs::metadata(location).doing(|| format!("look at {}", location.display()))?.permissions().mode();
+    if mode & 0o022 != 0 {
+        fs::set_permissions(location, Permissions::from_mode(mode & 0o755))
+            .doing(|| format!("keep others from writing to {}", location.display()))?;
+    }
+    match look(location, major)? {
+        Found::Used(path) => Err(Error::conflict(format!(
+            "could not restore into {}: somebody just made {}",
+            location.display(),
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// The nearest directory that exists must let us make the rest.
 fn absent(location: &Path) -> Found {
     let existing = location.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
@@ -300,6 +334,27 @@ mod tests {
             assigned(&["fast=/a", "fast=/b", "slow=/hdd/slow"]),
             places([("/b", true), ("/hdd/slow", true)])
         );
+    }
+
+    #[test]
+    fn a_location_that_no_server_has_is_refused() {
+        for odd in ["relative", "", "/a/../b", "../b", "/a\0b"] {
+            let mut forged = tablespaces();
+            forged[1].location = PathBuf::from(odd).into();
+            let error = assign(&forged, &[]).expect_err(odd);
+            assert!(error.message().contains("tablespace slow was at"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_location_is_closed_to_others_before_it_is_written_to() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("opened");
+        keep_others_out(dir.path(), major()).expect("closed");
+        assert_eq!(dir.path().metadata().expect("there").permissions().mode() & 0o777, 0o755);
+        std::os::unix::fs::symlink("/nonexistent", dir.path().join("PG_15_202209061")).expect("planted");
+        let error = keep_others_out(dir.path(), major()).expect_err("planted");
+        assert!(error.message().contains("somebody just made"), "{error}");
     }
 
     #[test]

@@ -16,21 +16,17 @@ const OWNER_ALL: u32 = 0o700;
 const OWNER_WRITE: u32 = 0o200;
 
 /// Makes the directories of a chunk, and those that its configuration files need.
-pub fn make_directories(places: &Places, chunk: &Chunk) -> Result<u64> {
-    let mut made = 0;
+pub fn make_directories(places: &Places, chunk: &Chunk) -> Result<()> {
     for entry in &chunk.entries {
         let attributes = entry.attributes();
         let place = places.locate(&attributes.path);
         match entry {
-            Entry::Directory(_) => {
-                make_directory(&place, attributes.mode)?;
-                made += 1;
-            }
+            Entry::Directory(_) => make_directory(&place, attributes.mode)?,
             Entry::File(_) if attributes.path.root() == Root::Config => make_parents(&place)?,
             Entry::File(_) => {}
         }
     }
-    Ok(made)
+    Ok(())
 }
 
 fn make_directory(place: &Path, mode: FileMode) -> Result<()> {

@@ -15,7 +15,7 @@ use crate::ident::Name;
 use crate::pipe::digest::{Sha256Digest, SliceDigest};
 use crate::repo::backup::{self, BackupHeader};
 use crate::repo::layout::PackId;
-use crate::repo::map::{Chunk, Entry, MapReader, Slice};
+use crate::repo::map::{Chunk, Entry, MapReader, Slice, Totals};
 use crate::repo::pack::{FrameLocation, PackReader};
 use crate::store::Key;
 
@@ -25,17 +25,9 @@ pub struct OpenMap {
     key: Key,
     reader: MapReader,
     packs: BTreeSet<PackId>,
-    sums: Mutex<Sums>,
+    totals: Mutex<Totals>,
     /// Chunks that are still to be checked, of all of them.
     left: AtomicUsize,
-}
-
-/// What the map holds, to be compared with what the header says of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Sums {
-    files: u64,
-    directories: u64,
-    bytes: u64,
 }
 
 impl OpenMap {
@@ -69,33 +61,27 @@ pub fn open(context: &Context<'_>, label: &Name) -> Result<Option<OpenMap>> {
     context.findings.count(Counts { objects: 2, backups: 1, ..Counts::default() });
     check_packs(context, &header)?;
     let key = cluster.layout().backup_map(label)?;
-    match MapReader::open(cluster, label, &header.map) {
-        Ok(reader) => Ok(Some(OpenMap {
-            packs: header.packs.iter().map(|pack| pack.id).collect(),
-            left: AtomicUsize::new(reader.chunks()),
-            sums: Mutex::default(),
-            header,
-            key,
-            reader,
-        })),
-        Err(error) => context.missing(&key, label, &harm, error).map(|()| None),
+    let reader = match MapReader::open(cluster, label, &header.map) {
+        Ok(reader) => reader,
+        Err(error) => return context.missing(&key, label, &harm, error).map(|()| None),
+    };
+    let packs = header.packs.iter().map(|pack| pack.id).collect();
+    let left = AtomicUsize::new(reader.chunks());
+    let map = OpenMap { packs, left, totals: Mutex::default(), header, key, reader };
+    if map.chunks() == 0 {
+        context.settle(&map.key, &harm, map.check_totals())?;
     }
+    Ok(Some(map))
 }
 
 fn read_header(context: &Context<'_>, label: &Name) -> Result<BackupHeader> {
     let header = backup::read(context.cluster, label)?;
-    let says = |what: &str, found: String, expected: String| {
-        Error::corrupt(format!("the header of backup {label} says {what} {found}, expected {expected}"))
-    };
-    let system_id = context.cluster.system_id();
-    if header.system_id != system_id {
-        return Err(says("system identifier", header.system_id.to_string(), system_id.to_string()));
-    }
     match context.size {
-        Some(size) if size != header.segment_size => {
-            let (found, expected) = (header.segment_size.bytes(), size.bytes());
-            Err(says("segment size", found.to_string(), expected.to_string()))
-        }
+        Some(size) if size != header.segment_size => Err(Error::corrupt(format!(
+            "the header of backup {label} says segment size {}, expected {}",
+            header.segment_size.bytes(),
+            size.bytes()
+        ))),
         _ => Ok(header),
     }
 }
@@ -131,6 +117,8 @@ pub fn check_chunk(context: &Context<'_>, map: &OpenMap, index: usize, hands: &m
                 check_slices(context, map, &chunk, hands)?;
             }
             map.add(&chunk);
+            let fits = chunk.refuse_strangers(map.header.server.major).map_err(|error| map.wrong(error));
+            context.settle(&map.key, &harm, fits)?;
         }
         Err(error) if error.kind() == Kind::Corrupt => {
             let first =
@@ -142,42 +130,23 @@ pub fn check_chunk(context: &Context<'_>, map: &OpenMap, index: usize, hands: &m
         Err(error) => return context.missing(&map.key, map.label(), &harm, error),
     }
     if map.left.fetch_sub(1, Ordering::Relaxed) == 1 {
-        context.settle(&map.key, &harm, map.check_sums())?;
+        context.settle(&map.key, &harm, map.check_totals())?;
     }
     Ok(())
 }
 
 impl OpenMap {
     fn add(&self, chunk: &Chunk) {
-        let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
-        for entry in &chunk.entries {
-            match entry {
-                Entry::Directory(_) => sums.directories += 1,
-                Entry::File(part) => {
-                    sums.files += u64::from(part.size.is_some());
-                    sums.bytes = sums.bytes.saturating_add(part.end().saturating_sub(part.at));
-                }
-            }
-        }
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner).add(chunk);
     }
 
-    fn check_sums(&self) -> Result<()> {
-        let found = *self.sums.lock().unwrap_or_else(PoisonError::into_inner);
-        let map = &self.header.map;
-        let expected = Sums { files: map.files, directories: map.directories, bytes: map.raw_bytes };
-        if found == expected {
-            return Ok(());
-        }
-        Err(Error::corrupt(format!(
-            "the map of backup {} has {} files of {} bytes in {} directories, expected {} of {} in {}",
-            self.header.label,
-            found.files,
-            found.bytes,
-            found.directories,
-            expected.files,
-            expected.bytes,
-            expected.directories
-        )))
+    fn check_totals(&self) -> Result<()> {
+        let totals = *self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        totals.expect(&self.header.map).map_err(|error| self.wrong(error))
+    }
+
+    fn wrong(&self, error: Error) -> Error {
+        error.context(format!("the map of backup {} can't be right", self.label()))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::pg::lsn::{Lsn, SegmentSize};
 use crate::pg::names::SegmentName;
 use crate::pg::replication::SlotName;
 use crate::pg::wal::{Extent, SegmentHeader, Walk};
-use crate::spool::refuse_others;
+use crate::spool::{self, refuse_others};
 
 /// The directory of one receiver.
 #[derive(Debug)]
@@ -50,10 +50,11 @@ pub(super) fn directory(root: &Path, cluster: &Name, slot: &SlotName) -> PathBuf
 impl Spool {
     /// Makes the directory if it is missing, and takes it.
     pub fn open(directory: PathBuf) -> Result<Self> {
-        durable::create_dir_all(&directory)?;
+        durable::create_dir_all(&directory, spool::DIRECTORY_MODE)?;
         refuse_others(&directory, "name a directory of the user that runs this")?;
         let path = directory.join("lock");
-        let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let opened =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(spool::FILE_MODE).open(&path);
         let lock = opened.doing(|| format!("open {}", path.display()))?;
         // Who asks for the status has the lock that long.
         if !flock::exclusive_soon(&lock).doing(|| format!("lock {}", path.display()))? {
@@ -82,7 +83,7 @@ impl Spool {
     /// A file for the segment `name`, whose first byte is at `start`.
     pub fn begin(&self, name: SegmentName, start: Lsn, size: SegmentSize) -> Result<Receiving> {
         let path = self.directory.join(format!("{name}.receiving"));
-        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let created = OpenOptions::new().write(true).create_new(true).mode(spool::FILE_MODE).open(&path);
         let file = created.doing(|| format!("create {}", path.display()))?;
         durable::sync_dir(&self.directory)?;
         Ok(Receiving { name, start, size, path, file, written: 0, synced: 0 })

@@ -22,6 +22,9 @@ use crate::repo::pack::FrameLocation;
 /// Frames in one line, at most.
 pub(super) const FRAMES_IN_LINE: usize = 256;
 
+/// Bytes of a file: the kernel's offsets are signed.
+const LARGEST_FILE: u64 = i64::MAX as u64;
+
 /// Any line of a chunk, with what each kind may have.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct Line {
@@ -137,7 +140,8 @@ fn check_part(part: &FilePart, more: bool, frames: &[FrameLocation]) -> Result<(
     let mut end = part.at;
     for slice in &part.slices {
         check_slice(slice, frames).map_err(|error| wrong(format!("has {error}")))?;
-        end = end.checked_add(slice.length()).ok_or_else(|| wrong("is larger than a file can be".into()))?;
+        let next = end.checked_add(slice.length()).filter(|end| *end <= LARGEST_FILE);
+        end = next.ok_or_else(|| wrong("is larger than a file can be".into()))?;
     }
     match part.size {
         Some(size) if size != end => Err(wrong(format!("has slices up to byte {end}, expected {size}"))),

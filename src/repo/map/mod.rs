@@ -9,6 +9,7 @@
 //! and cover it. Writers check both and so do readers. Memory is bounded by a chunk, except for one line of
 //! the list per chunk (some 200 bytes per MiB of lines).
 
+mod check;
 mod line;
 mod path;
 mod reader;
@@ -22,6 +23,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use check::Totals;
 pub use path::{MapPath, Root};
 pub use reader::{Chunk, MapReader};
 pub use writer::MapWriter;
@@ -46,8 +48,10 @@ impl FileMode {
         Self(mode & 0o7777)
     }
 
+    /// What a restored file or directory gets. Nothing that PostgreSQL makes lets everybody write or changes who
+    /// runs it, so nothing that is restored does.
     pub fn bits(self) -> u32 {
-        self.0
+        self.0 & 0o775
     }
 }
 

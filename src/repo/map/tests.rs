@@ -12,7 +12,7 @@ use crate::repo::layout::{Id, PackId};
 use crate::repo::trailer::{self, Sealed};
 use crate::store::Key;
 
-fn attributes(path: MapPath) -> Attributes {
+pub(super) fn attributes(path: MapPath) -> Attributes {
     let mtime = "2026-11-23T03:10:00.25Z".parse().expect("time");
     Attributes { path, mode: FileMode::from_st_mode(0o100640), mtime }
 }

@@ -13,7 +13,7 @@ use crate::pg::wal::SegmentFacts;
 use crate::pipe::compress::Compressed;
 use crate::pipe::decompress::Expected;
 use crate::pipe::digest::{RawDigest, Sha256Digest};
-use crate::repo::{Cluster, expect_format, parse_json};
+use crate::repo::{Cluster, parse_versioned};
 
 /// Bytes in front of a stored segment's data.
 pub const HEADER_SIZE: usize = 4096;
@@ -172,9 +172,7 @@ pub(super) fn unseal(bytes: &[u8], name: &str) -> Result<StoredSegment> {
     if trailer != expected.as_bytes() {
         return Err(damaged("its checksum does not match"));
     }
-    let header: StoredSegment = parse_json(content, name)?;
-    expect_format(name, (&header.format, header.version), (FORMAT, VERSION))?;
-    Ok(header)
+    parse_versioned(content, name, (FORMAT, VERSION))
 }
 
 #[cfg(any(test, feature = "fuzzing"))]
