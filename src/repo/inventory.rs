@@ -77,8 +77,7 @@ pub struct Inventory {
 impl Inventory {
     /// Lists everything below an incarnation.
     pub fn take(cluster: &Cluster, size: SegmentSize) -> Result<Self> {
-        let mut inventory = Self::default();
-        inventory.list_wal(cluster, size)?;
+        let mut inventory = Self::of_wal(cluster, size)?;
         let (layout, store) = (cluster.layout(), cluster.store());
         let (packs, backups) = (layout.packs()?, layout.backups()?);
         for object in store.walk(&packs) {
@@ -99,6 +98,13 @@ impl Inventory {
             inventory.count_other(cluster, prefix)?;
         }
         cluster.repository().confirm()?;
+        Ok(inventory)
+    }
+
+    /// Lists WAL and histories only.
+    pub fn of_wal(cluster: &Cluster, size: SegmentSize) -> Result<Self> {
+        let mut inventory = Self::default();
+        inventory.list_wal(cluster, size)?;
         Ok(inventory)
     }
 

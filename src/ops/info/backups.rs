@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
 
-use super::listed::ListedArchive;
 use super::summary::{BackupSummary, PinSummary, Unreadable, What};
 use crate::error::{Kind, Result};
 use crate::ident::{Id, Name};
 use crate::ops::restore::choose::{Archive, Candidate, on_path};
+use crate::ops::restore::listed::ListedArchive;
 use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::Timeline;
 use crate::pg::names::SegmentName;

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, HashSet};
 use jiff::{SignedDuration, Timestamp};
 
 use super::backups;
-use super::listed::ListedArchive;
 use super::paths;
 use super::summary::{Day, Incarnation, PinSummary, RunningBackup, Stored, Unreadable, What};
 use super::timelines;
 use crate::error::Result;
 use crate::ident::{Id, Name};
+use crate::ops::restore::listed::ListedArchive;
 use crate::ops::restore::streamed::Ends;
 use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::{SegmentSize, Timeline};

@@ -8,7 +8,6 @@
 mod backups;
 pub mod detail;
 mod incarnation;
-pub mod listed;
 mod paths;
 pub mod summary;
 #[cfg(test)]

@@ -6,10 +6,10 @@ use std::ops::RangeInclusive;
 use jiff::Timestamp;
 
 use super::backups::Backups;
-use super::listed::ListedArchive;
 use super::summary::{Ancestor, HoleSummary, PathSummary, WindowSummary};
 use crate::error::{Error, Result};
 use crate::ops::restore::choose::{Archive, Candidate, on_path};
+use crate::ops::restore::listed::ListedArchive;
 use crate::ops::restore::window::{self, Window};
 use crate::pg::history::TimelineHistory;
 use crate::pg::lsn::{SegmentSize, Timeline};

@@ -16,6 +16,7 @@ mod durability;
 pub mod files;
 mod follow;
 mod libraries;
+pub mod listed;
 pub mod memory;
 mod neighbours;
 mod notes;

@@ -4,7 +4,6 @@
 //! counts as lost when `bootstrap-restore` would refuse or break off, be it for a single frame.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 
 use serde::Serialize;
 
@@ -14,8 +13,8 @@ use super::findings::{Bounded, Found};
 use super::lens::{Lens, View};
 use crate::error::{Kind, Result};
 use crate::ident::Name;
-use crate::ops::restore::archive::StoredArchive;
 use crate::ops::restore::choose::{Archive, Candidate, on_path};
+use crate::ops::restore::listed::ListedArchive;
 use crate::ops::restore::streamed::Ends;
 use crate::ops::restore::window::{self, Window};
 use crate::pg::history::TimelineHistory;
@@ -24,6 +23,7 @@ use crate::pg::names::SegmentName;
 use crate::repo::Cluster;
 use crate::repo::backup::{self, BackupHeader};
 use crate::repo::catalog::Catalog;
+use crate::repo::inventory::Inventory;
 use crate::repo::pack::PackSummary;
 
 /// What is known of a backup.
@@ -71,7 +71,6 @@ pub struct Ledger<'a> {
     pub cluster: &'a Cluster,
     pub size: SegmentSize,
     pub histories: &'a BTreeMap<Timeline, TimelineHistory>,
-    pub jobs: NonZeroUsize,
     pub found: &'a Found,
     /// Whether the WAL behind the backups counts too, and the windows that it makes.
     pub of_all: bool,
@@ -84,7 +83,9 @@ impl Ledger<'_> {
         let mut ends = Ends::find(&catalog, self.histories)?;
         let whole = ends.clone();
         self.found.parts.iter().for_each(|part| ends.refuse(*part, "it is damaged"));
-        let archive = |ends| StoredArchive { catalog, jobs: self.jobs, ends };
+        // Once, and before the headers: WAL goes behind the headers of all backups that need it.
+        let inventory = Inventory::of_wal(self.cluster, self.size)?;
+        let archive = |ends| ListedArchive::new(&inventory, catalog, ends);
         let (all, left) = (archive(&whole), archive(&ends));
         let damaged = Lens { archive: &left, view: View::Damaged(&self.found.segments) };
         let mut cost = Cost::default();

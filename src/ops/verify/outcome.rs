@@ -65,8 +65,8 @@ impl Outcome {
         let cost = match size {
             Some(size) => {
                 let of_all = !matches!(run.request.scope, Scope::Backup(_));
-                let (histories, jobs) = (&histories, run.jobs);
-                Ledger { cluster: &cluster, size, histories, jobs, found: &found, of_all }.cost(&labels)?
+                let histories = &histories;
+                Ledger { cluster: &cluster, size, histories, found: &found, of_all }.cost(&labels)?
             }
             None => cost::without_wal(&labels, &found),
         };

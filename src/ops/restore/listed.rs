@@ -1,4 +1,5 @@
-//! The archive as the choice of a restore sees it, answered from the inventory instead of further listings.
+//! The archive as the choice of a restore sees it, answered from an inventory instead of further listings: for those
+//! who look at many backups.
 //! Only the headers at the ends of windows are opened.
 
 use std::num::NonZeroUsize;
