@@ -15,10 +15,8 @@ pub struct Space {
 impl Space {
     /// Of the file system that a directory is on.
     pub fn of(directory: &Path) -> Result<Self> {
-        let found = rustix::fs::statvfs(directory).map_err(std::io::Error::from);
-        let found = found.doing(|| format!("look for space in {}", directory.display()))?;
-        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
-        Ok(Self { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
+        let found = fs2::statvfs(directory).doing(|| format!("look for space in {}", directory.display()))?;
+        Ok(Self { free: found.available_space(), total: found.total_space() })
     }
 }
 
