@@ -18,9 +18,9 @@ pub fn run(config: &Config) -> Result<Initialised> {
     if let Some(pinned) = config.repo_id {
         find_pinned(location, pinned)?;
     }
+    refuse_file(location.directory())?;
     // The only place where a repository's directory is created: everywhere else a missing one is an error.
     durable::create_dir_all(location.directory(), store::DIRECTORY_MODE)?;
-    refuse_file(location.directory())?;
     host::refuse_foreign_root(location.directory())?;
     if host::is_root() {
         tracing::warn!(
@@ -42,8 +42,8 @@ fn find_pinned(location: &Location, pinned: Id) -> Result<()> {
 }
 
 fn refuse_file(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Ok(());
+    if path.exists() && !path.is_dir() {
+        return Err(Error::conflict(format!("{} is not a directory", path.display())));
     }
-    Err(Error::conflict(format!("{} is not a directory", path.display())))
+    Ok(())
 }
