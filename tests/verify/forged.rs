@@ -75,7 +75,7 @@ const MAPS: &[Row] = &[
             b.insert(line);
         },
         "larger than a file can be",
-        "free, and the restore needs",
+        "is larger than a file can be",
     ),
     row(
         "a frame outside its pack",
