@@ -6,9 +6,10 @@
 # or on some: MAJORS="16 18"; MAJORS_TESTS=all runs the whole suite there.
 # `make crash` kills and fails the programs at every change that they make, of which `make test` takes some.
 # `make soak` lets a cluster live through everything at once for two hours, of which `make test` takes two minutes.
-# `make deny` checks licences, sources and known holes of the crates below.
+# `make deny` checks licences, sources and known holes of the crates below. `make sanitize` runs
+# what works with several threads under ThreadSanitizer.
 
-.PHONY: bench compose-test crash demo deny majors soak test
+.PHONY: bench compose-test crash demo deny majors sanitize scaling soak test
 
 demo:
 	@scripts/demo.sh
@@ -19,7 +20,6 @@ test:
 bench:
 	@scripts/bench.sh $(ARGS)
 
-.PHONY: scaling
 scaling:
 	@scripts/scaling.sh $(ARGS)
 
@@ -38,3 +38,6 @@ crash:
 
 soak:
 	@PGARK_CHAOS_SECONDS=$${PGARK_CHAOS_SECONDS:-7200} cargo test --locked --test chaos
+
+sanitize:
+	@scripts/sanitize.sh
