@@ -22,7 +22,9 @@ chmod 1777 "$races"
 trap 'rm -rf "$races"' EXIT
 export TSAN_OPTIONS="log_path=$races/race:second_deadlock_stack=1"
 if [ $# -eq 0 ]; then
-    set -- --lib --test basebackup --test restore --test streamed --test verify --test wal_prefetch --test wal_receive
+    # Those of memory would measure the sanitizer's.
+    set -- --lib --test basebackup --test restore --test streamed --test verify --test wal_prefetch --test wal_receive \
+        -- --skip large
 fi
 outcome=0
 cargo +nightly test --locked --no-fail-fast -Zbuild-std --target "$host" "$@" || outcome=$?
