@@ -112,7 +112,9 @@ fn a_backup_killed_at_any_change_leaves_no_header_without_what_it_names_and_the_
     for n in moments("kills of a backup", calls.len(), 15) {
         let (before, what) = (scene.labels(), format!("killed before {:?}", calls[n - 1]));
         let (outcome, _) = scene.back_up(&format!("killed-{n}"), Fault::kill_at(n).only(ALL));
-        assert_eq!(outcome.code, None, "{what}: {outcome}");
+        // How many packs there are is up to the workers, so the last moments may come after the end.
+        let came_late = outcome.code == Some(0) && n + 8 > calls.len();
+        assert!(outcome.code.is_none() || came_late, "{what}: {outcome}");
         scene.expect_whole(&before, &what);
         scene.expect_swept(&format!("after-{n}"), &what);
         scene.expire();
